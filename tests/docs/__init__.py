@@ -1,0 +1,1 @@
+"""The docs, the README and the tidiness of the tree."""

@@ -1,0 +1,1 @@
+"""Small truths that tests compare with, and the scripts that make them."""
