@@ -1,0 +1,66 @@
+"""The binary header `hw` on derived records: where a record came from; and `hw.t`, `hw.m`, which the engine reads.
+
+`hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index,
+and on repartition topics also the channel's emit sequence. `hw.t` is the event time (ms, decimal text) where the log's
+timestamp can't hold it. `hw.m` marks a repartition record that is not data (JSON).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ORIGIN = "hw"
+TIME = "hw.t"
+MARK = "hw.m"
+DEAD = "hw.dead"
+
+
+class Origin(NamedTuple):
+    """Where a derived record came from; `sequence` counts the records of one channel from 0."""
+
+    agent: int
+    topic: int
+    partition: int
+    offset: int
+    emit: int
+    sequence: int = 0
+
+
+def encode_varints(*numbers: int) -> bytes:
+    """Return unsigned LEB128 varints, one after the other."""
+    out = bytearray()
+    for number in numbers:
+        n = number
+        while n > 0x7F:
+            out.append((n & 0x7F) | 0x80)
+            n >>= 7
+        out.append(n)
+    return bytes(out)
+
+
+def decode_varints(data: bytes) -> list[int]:
+    """Return the varints of `data`; raises ValueError where the last one is cut off."""
+    numbers, n, shift = [], 0, 0
+    for byte in data:
+        n |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+        else:
+            numbers.append(n)
+            n = shift = 0
+    if shift:
+        raise ValueError("a varint is cut off")
+    return numbers
+
+
+def encode_origin(origin: Origin) -> bytes:
+    """Return the header value for an origin."""
+    return encode_varints(*origin)
+
+
+def decode_origin(data: bytes) -> Origin:
+    """Return the origin in a header value; raises ValueError where it isn't one."""
+    numbers = decode_varints(data)
+    if not 5 <= len(numbers) <= 6:
+        raise ValueError(f"an origin has 5 or 6 varints, found {len(numbers)}")
+    return Origin(*numbers)

@@ -1,0 +1,47 @@
+"""Times as people write them: ISO 8601, ms since the epoch, `earliest`, `now`; and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from headwater.core.errors import TimeRangeError
+
+EARLIEST = -(1 << 63)
+"""The time before all records, whatever their timestamps."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_time(text: str, *, now_ms: int) -> int:
+    """Return ms since the epoch (UTC) for ISO 8601 text (no zone: UTC), ms, `earliest` or `now`.
+
+    Raises TimeRangeError for anything else.
+    """
+    word = text.strip()
+    if word == "earliest":
+        return EARLIEST
+    if word == "now":
+        return now_ms
+    if word.lstrip("-").isdigit():
+        return int(word)
+    try:
+        moment = datetime.fromisoformat(word)
+    except ValueError:
+        raise TimeRangeError(
+            f"can't read the time {text!r}; write ISO 8601 such as 2013-10-01T04:00:00Z (no zone means UTC), "
+            "milliseconds since the epoch, 'earliest' or 'now'"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def format_time(time_ms: int) -> str:
+    """Return ISO 8601 text with milliseconds and Z; a time outside years 1 to 9999 as its number of ms."""
+    if time_ms == EARLIEST:
+        return "earliest"
+    try:
+        moment = _EPOCH + timedelta(milliseconds=time_ms)
+    except OverflowError:
+        return str(time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.").rjust(20, "0") + f"{moment.microsecond // 1000:03d}Z"

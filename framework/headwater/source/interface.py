@@ -1,0 +1,42 @@
+"""A source yields one partition's batches in offset order from a position; live, replay and handover differ in nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headwater.core.batch import Batch
+
+FETCH_BYTES_MAX = 4 << 20
+
+
+class Source(ABC):
+    """One partition's records, whatever tier they lie in.
+
+    Invariant: batches tile the offsets from the first position on; no gap, no overlap (I12).
+    """
+
+    topic: str
+    partition: int
+    position: int
+    """The next offset that `fetch` will look at."""
+
+    @abstractmethod
+    def fetch(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Batch:
+        """Return the records that follow, and move the position to the batch's `next`.
+
+        An empty batch with next == base means there is nothing more now. Raises HandoverGapError, SegmentCorruptError.
+        """
+
+    @abstractmethod
+    def seek(self, offset: int) -> None:
+        """Move the position."""
+
+    @abstractmethod
+    def end_offset(self) -> int:
+        """Return one past the last offset there is now, in whatever tier."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files."""
