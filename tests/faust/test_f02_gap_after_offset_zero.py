@@ -1,0 +1,53 @@
+"""F2: a hole right after offset 0 is never recorded, so the partition never commits again.
+
+Stock faust tests `gap > 1 and r_offset`; offset 0 is falsy. (A hole of one offset slips through by another
+off-by-one: the committed offset is compared as if it were the last one done.)
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from mode import Service
+
+from tests.faust.stock_broker import Broker, Stored, assign, settle, stock_app
+
+ORDERS = TP("orders", 0)
+
+
+@pytest.mark.asyncio
+async def test_stock_faust_never_commits_again_after_a_hole_behind_offset_zero(tmp_path: Path) -> None:
+    """I3, I27: every record is done, `_new_offset` is None for ever and `_acked` grows with each record."""
+    broker = Broker()
+    app = stock_app(broker, tmp_path)
+    assign(app, "orders")
+    app.topics._acking_topics.add("orders")
+    consumer = app.consumer
+
+    async def finish_at_once(message: ConsumerMessage) -> None:
+        consumer.ack(message)
+
+    consumer.callback = finish_at_once
+    drain = asyncio.create_task(consumer._drain_messages(Service()))
+    try:
+        consumer.answers.put_nowait({ORDERS: [Stored("orders", 0, 0, b"k", b"v")]})
+        await settle()
+        await consumer.commit()
+        assert broker.commits == [{ORDERS: 1}]
+
+        # 1 and 2 are a transaction's markers; from 3 on everything is there and everything is done.
+        for rounds, start in enumerate((3, 103, 203), start=1):
+            records = [Stored("orders", 0, offset, b"k", b"v") for offset in range(start, start + 100)]
+            consumer.answers.put_nowait({ORDERS: records})
+            await settle(1_000)
+            assert not consumer._gap[ORDERS]
+            assert consumer._new_offset(ORDERS) is None  # right: the offset after the last record
+            assert await consumer.commit() is False
+            assert len(consumer._acked[ORDERS]) == 100 * rounds
+    finally:
+        drain.cancel()
+        await asyncio.gather(drain, return_exceptions=True)
+
+    assert broker.commits == [{ORDERS: 1}]  # right: 303 at the end

@@ -1,0 +1,115 @@
+"""F17: what stock faust's rocksdict driver says and does not do.
+
+`read_only` opens for writing, the data folder option goes to an object that is thrown away, a TTL takes
+rows away that the changelog keeps, databases are never closed, an error of any kind counts as RocksDB's,
+and there is no backup.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rocksdict
+from faust.stores import rocksdb
+from faust.types import TP
+
+from tests.faust.stock_broker import Broker, stock_app
+
+CHANGELOG = TP("stock-spend-changelog", 0)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Any:
+    return stock_app(Broker(), tmp_path, store="rocksdb://")
+
+
+def test_stock_faust_writes_through_a_read_only_store(app: Any) -> None:
+    """I7: a table opened read-only takes a row and keeps it."""
+    writer = app.Table("spend", partitions=1)
+    writer.data._db_for_partition(0).put(b'"k"', b"1")
+    del writer.data._dbs[0]
+
+    reader = app.Table("spend2", partitions=1, options={"read_only": True})
+    assert reader.data.read_only is True
+    store = reader.data
+    store.url = writer.data.url  # the same files
+    store._db_for_partition(0).put(b'"k"', b"2")  # right: refused
+
+    assert store._db_for_partition(0).get(b'"k"') == b"2"
+
+
+def test_stock_faust_sets_its_data_folder_on_options_that_it_throws_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I7: the options with the folder and the options the database is opened with are two objects."""
+    built: list[Any] = []
+    with_folder: list[Any] = []
+    opened_with: list[Any] = []
+
+    class NotedOptions:
+        def __init__(self) -> None:
+            self.options = real_as_options(settings)
+            built.append(self)
+
+        def set_db_paths(self, paths: list[Any]) -> None:
+            with_folder.append(self)
+            self.options.set_db_paths(paths)
+
+    def open_database(path: str, *, options: NotedOptions, access_type: Any) -> rocksdict.Rdict:
+        opened_with.append(options)
+        return rocksdict.Rdict(path, options=options.options, access_type=access_type)
+
+    real_as_options = rocksdb.RocksDBOptions.as_options
+    settings = rocksdb.RocksDBOptions(use_rocksdict=True)
+    monkeypatch.setattr(settings, "as_options", NotedOptions)
+    monkeypatch.setattr(rocksdb, "DB", open_database)
+
+    settings.open(tmp_path / "spend-0.db").close()
+
+    assert with_folder == [built[0]]
+    assert opened_with == [built[1]]  # right: the same one
+
+
+def test_stock_faust_with_a_ttl_loses_rows_that_the_changelog_keeps(app: Any) -> None:
+    """I6: a second later RocksDB compaction has taken the row; no tombstone was sent."""
+    spend = app.Table("spend", partitions=1, options={"ttl": 1})
+    database = spend.data._db_for_partition(0)
+    database.put(b'"k"', b"1")
+    database.flush()
+    deadline = time.monotonic() + 10
+    # RocksDB's TTL reads the system's clock in whole seconds inside C++, so no clock of ours can stand in.
+    while database.get(b'"k"') is not None and time.monotonic() < deadline:
+        time.sleep(0.25)
+        database.compact_range(None, None)
+
+    assert database.get(b'"k"') is None  # right: 1, as in the changelog
+    assert app.producer.buffer.size == 0  # nothing was told to the changelog
+
+
+def test_stock_faust_keeps_the_lock_of_a_stopped_store(app: Any) -> None:
+    """I7: stop() closes nothing; whoever still holds the database blocks the next owner of the partition."""
+    spend = app.Table("spend", partitions=1)
+    held = spend.data._db_for_partition(0)
+
+    spend.data.revoke_partitions(spend, {CHANGELOG})
+
+    assert spend.data._dbs == {}
+    with pytest.raises(Exception, match=r"(?i)lock"):  # right: closed, so that it opens
+        spend.data._db_for_partition(0)
+    held.close()
+
+
+def test_stock_faust_takes_every_exception_for_one_of_rocksdb() -> None:
+    """I7: the class whose instances are retried as "locked" is Exception itself."""
+    assert rocksdb.ERRORS_ROCKS_IO_ERROR is Exception
+
+
+@pytest.mark.asyncio
+async def test_stock_faust_has_no_backup(app: Any) -> None:
+    """I7: both methods are there and raise."""
+    spend = app.Table("spend", partitions=1)
+    with pytest.raises(NotImplementedError, match="Backups not supported in rocksdict yet"):
+        await spend.data.backup_partition(0)
+    with pytest.raises(NotImplementedError, match="Backup restoration not supported in rocksdict yet"):
+        spend.data.restore_backup(0)

@@ -1,0 +1,38 @@
+"""F20: a record whose `group_by` key can't be computed is logged, skipped and committed: dropped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from tests.faust.stock_broker import Broker, agent, deliver, serving, settle, stock_app
+
+ORDERS = TP("orders", 0)
+
+
+@pytest.mark.asyncio
+async def test_stock_faust_drops_a_record_whose_key_raises(tmp_path: Path) -> None:
+    """I20: three records in, two keyed, all three committed, and no topic that could hold the third."""
+    broker = Broker()
+    app = stock_app(broker, tmp_path)
+
+    def carrier(order: dict[str, str]) -> bytes:
+        return order["carrier"].encode()
+
+    @agent(app, app.topic("orders"), name="grouper")
+    async def grouper(stream: Any) -> None:
+        async for _ in stream.group_by(carrier, name="carrier"):
+            pass
+
+    async with serving(app, "orders") as consumer:
+        for value in (b'{"carrier": "UA"}', b'{"no": "carrier"}', b'{"carrier": "DL"}'):
+            await deliver(app, broker.append(ORDERS, None, value))
+        await settle(200)
+        await consumer.commit()
+
+    repartitions = [tp for tp in broker.log if tp != ORDERS]
+    assert len(repartitions) == 1
+    assert repartitions[0].topic.endswith("orders-carrier-repartition")
+    assert [r.key for r in broker.log[repartitions[0]]] == [b"UA", b"DL"]  # wrong: the second is nowhere
+    assert broker.committed == {ORDERS: 3}  # right: 1, or 3 with the second in a dead-letter topic
