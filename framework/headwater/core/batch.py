@@ -40,7 +40,18 @@ class Batch:
     (bytes or None), `headers` (tuples of (name, bytes or None), or None for a batch without any header).
     """
 
-    __slots__ = ("_headers", "_keys", "_offsets", "_timestamps", "_values", "base", "nbytes", "next", "partition", "topic")
+    __slots__ = (
+        "_headers",
+        "_keys",
+        "_offsets",
+        "_timestamps",
+        "_values",
+        "base",
+        "nbytes",
+        "next",
+        "partition",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -82,26 +93,30 @@ class Batch:
     @property
     def offsets(self) -> Sequence[int]:
         """Offsets, strictly rising, within [base, next)."""
-        self._offsets = as_list(self._offsets)
-        return self._offsets
+        column: Sequence[int] = as_list(self._offsets)
+        self._offsets = column
+        return column
 
     @property
     def timestamps(self) -> Sequence[int]:
         """Record timestamps, ms since the epoch, UTC."""
-        self._timestamps = as_list(self._timestamps)
-        return self._timestamps
+        column: Sequence[int] = as_list(self._timestamps)
+        self._timestamps = column
+        return column
 
     @property
     def keys(self) -> Sequence[bytes | None]:
         """Keys; null and empty are told apart."""
-        self._keys = as_list(self._keys)
-        return self._keys
+        column: Sequence[bytes | None] = as_list(self._keys)
+        self._keys = column
+        return column
 
     @property
     def values(self) -> Sequence[bytes | None]:
         """Values; null is a tombstone, empty is not."""
-        self._values = as_list(self._values)
-        return self._values
+        column: Sequence[bytes | None] = as_list(self._values)
+        self._values = column
+        return column
 
     @property
     def headers(self) -> Sequence[Headers] | None:
@@ -113,15 +128,20 @@ class Batch:
         return () if self._headers is None else self._headers[index] or ()
 
     def slice(self, base: int, next: int) -> Batch:
-        """Return the part with offsets in [base, next), sharing what can be shared."""
+        """Return the part with offsets in [base, next), sharing what can be shared.
+
+        What lies outside this batch is left out: the result covers the common range, empty where there is none.
+        """
         if base <= self.base and next >= self.next:
             return self
+        base = min(max(base, self.base), self.next)
+        next = max(min(next, self.next), base)
         offsets = self.offsets
         low, high = bisect_left(offsets, base), bisect_left(offsets, next)
         size = self.nbytes * (high - low) // max(len(offsets), 1)
         headers = None if self._headers is None else self._headers[low:high]
         return Batch(
-            self.topic, self.partition, max(base, self.base), min(next, self.next), offsets[low:high],
+            self.topic, self.partition, base, next, offsets[low:high],
             self._timestamps[low:high], self._keys[low:high], self._values[low:high], headers, nbytes=size,
         )  # fmt: skip
 
@@ -144,5 +164,7 @@ class Append:
     def nbytes(self) -> int:
         """Bytes of keys and values and a fixed cost a record: what limits and bounds count."""
         return (
-            sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values))) + 24 * len(self.values)
+            sum(map(len, filter(None, self.keys)))
+            + sum(map(len, filter(None, self.values)))
+            + 24 * len(self.values)
         )

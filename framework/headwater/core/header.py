@@ -1,7 +1,7 @@
 """The binary header `hw` on derived records: where a record came from; and `hw.t`, `hw.m`, which the engine reads.
 
 `hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index,
-and on repartition topics also the channel's emit sequence. `hw.t` is the event time (ms, decimal text) where the log's
+and on repartition topics also the channel's emit sequence and how far the sender's task time was ahead. `hw.t` is the event time (ms, decimal text) where the log's
 timestamp can't hold it. `hw.m` marks a repartition record that is not data (JSON).
 """
 
@@ -16,7 +16,9 @@ DEAD = "hw.dead"
 
 
 class Origin(NamedTuple):
-    """Where a derived record came from; `sequence` counts the records of one channel from 0."""
+    """Where a derived record came from; `sequence` counts the records of one channel from 0, `ahead_ms` is how far the
+    sender's task time was ahead of the record's timestamp (both only on repartition topics).
+    """
 
     agent: int
     topic: int
@@ -24,6 +26,7 @@ class Origin(NamedTuple):
     offset: int
     emit: int
     sequence: int = 0
+    ahead_ms: int = 0
 
 
 def encode_varints(*numbers: int) -> bytes:
@@ -61,6 +64,6 @@ def encode_origin(origin: Origin) -> bytes:
 def decode_origin(data: bytes) -> Origin:
     """Return the origin in a header value; raises ValueError where it isn't one."""
     numbers = decode_varints(data)
-    if not 5 <= len(numbers) <= 6:
-        raise ValueError(f"an origin has 5 or 6 varints, found {len(numbers)}")
+    if not 5 <= len(numbers) <= 7:
+        raise ValueError(f"an origin has 5 to 7 varints, found {len(numbers)}")
     return Origin(*numbers)

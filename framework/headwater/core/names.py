@@ -60,6 +60,13 @@ def internal_topic(app: str, generation: str, kind: str, name: str = "") -> str:
     """Return an internal topic's name; `name` is needed for the kinds that have one."""
     if kind not in (*NAMED_KINDS, *PLAIN_KINDS) or (kind in NAMED_KINDS) != bool(name):
         raise ValueError(f"no internal topic kind {kind!r} with name {name!r}")
+    check_part(app, "an app")
+    check_part(generation, "a generation")
+    if not _may_name(kind, name):
+        raise NameRefusedError(
+            f"a {kind} topic can't be made for {name!r}: letters a-z A-Z 0-9 _ - are allowed"
+            f"{', as agent.name' if kind == 'repartition' else ''}; choose another name"
+        )
     return check_topic(str(InternalTopic(app, generation, kind, name)))
 
 
@@ -69,14 +76,28 @@ def parse_internal(topic: str, app: str) -> InternalTopic | None:
     if parts[0] != app or len(parts) < 3:
         return None
     kind, name = parts[2], parts[3] if len(parts) == 4 else ""
-    if (kind in PLAIN_KINDS and not name) or (kind in NAMED_KINDS and name):
+    if not _PART.match(parts[1]):
+        return None
+    if (kind in PLAIN_KINDS and len(parts) == 3) or (kind in NAMED_KINDS and _may_name(kind, name)):
         return InternalTopic(app, parts[1], kind, name)
     return None
+
+
+def _may_name(kind: str, name: str) -> bool:
+    """Return whether a topic of this kind can have this name: one part; of a repartition two; of an output any topic."""
+    if kind in PLAIN_KINDS:
+        return not name
+    if kind == "out":
+        return _TOPIC.match(name) is not None and name not in (".", "..")
+    parts = name.split(".")
+    return len(parts) == (2 if kind == "repartition" else 1) and all(map(_PART.match, parts))
 
 
 def refuse_internal(topic: str, app: str) -> str:
     """Return a user topic's name, or raise NameRefusedError where it would pass for an internal one of `app`."""
     check_topic(topic)
     if topic == control_topic(app) or parse_internal(topic, app) is not None:
-        raise NameRefusedError(f"topic {topic!r} would pass for an internal topic of app {app!r}; choose another name")
+        raise NameRefusedError(
+            f"topic {topic!r} would pass for an internal topic of app {app!r}; choose another name"
+        )
     return topic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from headwater.core.errors import TimeRangeError
@@ -9,6 +10,7 @@ from headwater.core.errors import TimeRangeError
 EARLIEST = -(1 << 63)
 """The time before all records, whatever their timestamps."""
 
+_NUMBER = re.compile(r"-?[0-9]{1,20}\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -22,8 +24,8 @@ def parse_time(text: str, *, now_ms: int) -> int:
         return EARLIEST
     if word == "now":
         return now_ms
-    if word.lstrip("-").isdigit():
-        return int(word)
+    if _NUMBER.match(word):
+        return _within_bounds(int(word), text)
     try:
         moment = datetime.fromisoformat(word)
     except ValueError:
@@ -44,4 +46,11 @@ def format_time(time_ms: int) -> str:
         moment = _EPOCH + timedelta(milliseconds=time_ms)
     except OverflowError:
         return str(time_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.").rjust(20, "0") + f"{moment.microsecond // 1000:03d}Z"
+    # Not strftime: its %Y has four digits on some platforms only.
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _within_bounds(time_ms: int, text: str) -> int:
+    if not -(1 << 63) <= time_ms < 1 << 63:
+        raise TimeRangeError(f"the time {text!r} lies outside 64 bits of milliseconds since the epoch")
+    return time_ms

@@ -1,0 +1,128 @@
+"""Settings: where log, archive and state lie, and where each value came from. The one place that reads the environment.
+
+The order: command-line option, environment, keyword of App, default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from headwater.core.errors import MisuseError, did_you_mean
+
+PREFIX = "HEADWATER_"
+HIDDEN = "***"
+
+DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        "log": "file://./.headwater/log",
+        "archive": "file://./.headwater/archive",
+        "state": "./.headwater/state",
+    }
+)
+_SECRET_NAME = re.compile(
+    r"passw|secret|token|sasl|credential|api_?key|access_?key|private_?key|signature", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value in force, shown with its secrets hidden; `origin` says who gave it, in words."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings in force. `state` is a folder, or `memory://` for none."""
+
+    log: str = DEFAULTS["log"]
+    archive: str = DEFAULTS["archive"]
+    state: str = DEFAULTS["state"]
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def resolve(
+        cls,
+        options: Mapping[str, str | None] | None = None,
+        app: Mapping[str, str | None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Return what holds, given options of the command line and keywords of App by setting name.
+
+        None means not given; an empty variable counts as not given. `environment` is the process's own unless given.
+        Raises MisuseError for a name that is no setting, and for an empty value.
+        """
+        options, app = options or {}, app or {}
+        variables = read_environment(environment)
+        for given, where in ((options, "option"), (app, "keyword of App")):
+            for name in given:
+                if name not in DEFAULTS:
+                    raise MisuseError(f"no {where} {name!r}{did_you_mean(name, DEFAULTS)}")
+        values: dict[str, str] = {}
+        origins: dict[str, str] = {}
+        for name, default in DEFAULTS.items():
+            variable = PREFIX + name.upper()
+            candidates = (
+                (options.get(name), f"option --{name}"),
+                (variables.get(variable) or None, f"environment {variable}"),
+                (app.get(name), f"App({name}=…)"),
+                (default, "default"),
+            )
+            value, origin = next((value, origin) for value, origin in candidates if value is not None)
+            if not value.strip():
+                raise MisuseError(f"{origin} is empty; give a URL such as {default}, or leave it out")
+            values[name], origins[name] = value, origin
+        return cls(**values, origins=MappingProxyType(origins))
+
+    def shown(self) -> list[Setting]:
+        """Return the settings as people may see them, in the order of declaration."""
+        return [
+            Setting(name, hide_secrets(name, getattr(self, name)), self.origins.get(name, "default"))
+            for name in DEFAULTS
+        ]
+
+
+def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables of this package (HEADWATER_…), of the process unless another environment is given."""
+    source = os.environ if environment is None else environment
+    return {name: value for name, value in source.items() if name.startswith(PREFIX)}
+
+
+def hide_secrets(name: str, value: Any) -> str:
+    """Return a setting's value as text without what must not be shown.
+
+    Hidden are: everything where the name speaks of a secret; a URL's user and password (tokens are passed as users);
+    query parameters whose names speak of a secret.
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{inner}={hide_secrets(str(inner), item)}" for inner, item in value.items())
+    text = str(value)
+    if _SECRET_NAME.search(name):
+        return HIDDEN
+    if "://" not in text:
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return HIDDEN  # what can't be read can't be cleaned
+    place = parts.netloc
+    if "@" in place:
+        place = f"{HIDDEN}@{place.rpartition('@')[2]}"
+    query = parts.query
+    if any(_SECRET_NAME.search(key) for key, _ in parse_qsl(query, keep_blank_values=True)):
+        shown = [
+            (key, HIDDEN if _SECRET_NAME.search(key) else item)
+            for key, item in parse_qsl(query, keep_blank_values=True)
+        ]
+        query = urlencode(shown, safe="*/:")
+    if (place, query) == (parts.netloc, parts.query):
+        return text  # as it was written: taking apart and joining would change file://./x
+    return urlunsplit((parts.scheme, place, parts.path, query, parts.fragment))
