@@ -1,0 +1,360 @@
+"""An archive of one log: the chain of segments of each partition, read from any offset; listing and footers are the truth.
+
+Invariants: the segments of a partition tile [0, end) (I13): each begins where the one before ends, the first at 0. A
+range that the log had lost before it could be archived is a gap segment: it has no records and names its cause (I16).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from headwater.archive import layout
+from headwater.archive.meta import read_meta
+from headwater.archive.reader import Footers, SegmentReader
+from headwater.archive.segment import Footer, Place
+from headwater.archive.verify import Finding, verify_meta, verify_partition
+from headwater.core.batch import Batch
+from headwater.core.errors import HandoverGapError, HeadwaterError, SegmentCorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from headwater.archive.storage import Store
+
+ROWS_MAX = 65_536
+
+
+class HasTopicId(Protocol):
+    """What `bind` reads of the log's TopicInfo."""
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment as `archive ls` shows it. Times are None where it has no records; `gap` is the cause of a gap."""
+
+    topic: str
+    partition: int
+    base: int
+    next: int
+    count: int
+    min_time: int | None
+    max_time: int | None
+    bytes: int
+    path: str
+    gap: str | None
+
+
+class Archive:
+    """The archive of one log at one place. It is for one thread at a time, and safe beside any number of writers."""
+
+    def __init__(self, store: Store, log_id: str, *, prefetch: bool = True) -> None:
+        """Open; nothing is read or written yet. `prefetch`: decode the next row group while one is in use."""
+        self.store = store
+        self.log_id = log_id
+        self._footers = Footers(store)
+        self._bound: dict[str, str] = {}
+        self._newest: dict[str, str] = {}
+        self._prefetch = prefetch
+        self._pool: ThreadPoolExecutor | None = None
+
+    def bind(self, topics: Mapping[str, HasTopicId]) -> None:
+        """Say which topics the log has now, so that one deleted and made again isn't taken for its forerunner."""
+        self._bound.update((name, info.topic_id) for name, info in topics.items())
+
+    def close(self) -> None:
+        """Let go of threads and memory. Idempotent."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        self._footers.forget()
+
+    def topics(self) -> list[str]:
+        """Return the names of all topics that have a folder."""
+        return sorted({topic for topic, _ in self._topic_folders()})
+
+    def _topic_folders(self) -> list[tuple[str, str]]:
+        names = self.store.list_after(layout.log_folder(self.log_id))
+        return [parsed for parsed in map(layout.parse_topic, names) if parsed is not None]
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id of the topic as bound, else of the one of that name that was archived last; None: never was."""
+        bound = self._bound.get(topic) or self._newest.get(topic)
+        if bound is not None:
+            return bound
+        ids = [topic_id for name, topic_id in self._topic_folders() if name == topic]
+        if not ids:
+            return None
+        self._newest[topic] = max(ids, key=lambda topic_id: (self._created(topic, topic_id), topic_id))
+        return self._newest[topic]
+
+    def _created(self, topic: str, topic_id: str) -> int:
+        meta = read_meta(self.store, layout.topic_folder(self.log_id, topic, topic_id))
+        return int(str(meta["created"])) if meta else -1
+
+    def place(self, topic: str, partition: int) -> Place | None:
+        """Return what segments of a partition have to say about where they belong."""
+        topic_id = self.topic_id(topic)
+        return None if topic_id is None else Place(self.log_id, topic, topic_id, partition)
+
+    def folder(self, place: Place) -> str:
+        """Return the folder of a partition's segments."""
+        return layout.partition_folder(
+            layout.topic_folder(place.log_id, place.topic, place.topic_id), place.partition
+        )
+
+    def partitions(self, topic: str) -> list[int]:
+        """Return the partitions that have a folder."""
+        topic_id = self.topic_id(topic)
+        if topic_id is None:
+            return []
+        names = self.store.list_after(layout.topic_folder(self.log_id, topic, topic_id))
+        return sorted(number for number in map(layout.parse_partition, names) if number is not None)
+
+    def chain(self, place: Place) -> tuple[str, list[int]]:
+        """Return a partition's folder and the bases of its segments, rising; orphans and temporary files left out."""
+        folder = self.folder(place)
+        bases = map(layout.parse_segment, self.store.list_after(folder))
+        return folder, [base for base in bases if base is not None]
+
+    def footer(self, place: Place, base: int) -> Footer:
+        """Return a segment's footer, once it is sure that it is this partition's and has this base."""
+        path = f"{self.folder(place)}/{layout.segment_name(base)}"
+        footer = self._footers.get(path)
+        if footer.place != place or footer.base != base:
+            raise SegmentCorruptError(
+                f"segment {path} says it is {footer.place}@{footer.base} of log {footer.place.log_id} "
+                f"(topic id {footer.place.topic_id}); it was moved or renamed: put it back"
+            )
+        return footer
+
+    def segments(self, topic: str, partition: int) -> list[Segment]:
+        """Return a partition's segments in order; raises SegmentCorruptError where one's footer is damaged."""
+        place = self.place(topic, partition)
+        return [] if place is None else list(self._segments(place))
+
+    def _segments(self, place: Place) -> Iterator[Segment]:
+        folder, bases = self.chain(place)
+        for base in bases:
+            f = self.footer(place, base)
+            path = f"{folder}/{layout.segment_name(base)}"
+            yield Segment(
+                place.topic,
+                place.partition,
+                base,
+                f.next,
+                f.count,
+                f.min_time,
+                f.max_time,
+                f.size,
+                path,
+                f.gap,
+            )
+
+    def start(self, topic: str, partition: int) -> int | None:
+        """Return the first offset that can be read: past the gap that stands where the archive was begun late."""
+        place = self.place(topic, partition)
+        bases = [] if place is None else self.chain(place)[1]
+        if place is None or not bases:
+            return None
+        footer = self.footer(place, bases[0])
+        return footer.next if footer.gap is not None else footer.base
+
+    def end(self, topic: str, partition: int) -> int | None:
+        """Return one past the last archived offset, from the listing and the last footer; None: nothing archived."""
+        place = self.place(topic, partition)
+        return None if place is None else self.end_of(place)
+
+    def end_of(self, place: Place) -> int | None:
+        """As `end`, of a topic by its id."""
+        _, bases = self.chain(place)
+        return self.footer(place, bases[-1]).next if bases else None
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        end: int | None = None,
+        rows_max: int = ROWS_MAX,
+        allow_gaps: bool = False,
+    ) -> Iterator[Batch]:
+        """Yield batches that tile [offset, min(end, archive's end)); the archive's end is that of the first step.
+
+        A gap raises HandoverGapError, or with `allow_gaps` is an empty batch. Raises SegmentCorruptError before any
+        damaged record would be yielded.
+        """
+        place = self.place(topic, partition)
+        if place is None:
+            return
+        position = offset
+        for batch in self._row_groups(place, offset, end, allow_gaps=allow_gaps):
+            part = batch.slice(position, batch.next if end is None else min(end, batch.next))
+            position = part.next
+            yield from _cut(part, rows_max)
+
+    def _row_groups(self, place: Place, offset: int, end: int | None, *, allow_gaps: bool) -> Iterator[Batch]:
+        """Yield a batch for each row group (and each gap) that overlaps [offset, end), one ahead of the reader."""
+        plan = self._plan(place, offset, end, allow_gaps=allow_gaps)
+        if not self._prefetch:
+            for planned in plan:
+                yield _decode(planned)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "headwater-archive")
+        pending: Future[Batch] | Batch | None = None
+        while True:
+            failure: HeadwaterError | None = None
+            following: Future[Batch] | Batch | None = None
+            step: tuple[SegmentReader, int] | Batch | None
+            try:
+                step = next(plan, None)
+            except HeadwaterError as error:
+                # What lies before the failure is right and is handed on first, as without prefetch.
+                failure, step = error, None
+            if isinstance(step, Batch):
+                following = step
+            elif step is not None:
+                following = self._pool.submit(_decode, step)
+            if pending is not None:
+                yield pending if isinstance(pending, Batch) else pending.result()
+            if failure is not None:
+                raise failure
+            if following is None:
+                return
+            pending = following
+
+    def _plan(
+        self, place: Place, offset: int, end: int | None, *, allow_gaps: bool
+    ) -> Iterator[tuple[SegmentReader, int] | Batch]:
+        """Yield what to decode, in order, checking that each segment begins where the one before ends."""
+        folder, bases = self.chain(place)
+        if not bases:
+            return
+        first = bisect_right(bases, offset) - 1
+        if first < 0:
+            raise _missing(place, offset, bases[0], "the head of the chain")
+        for index in range(first, len(bases)):
+            base = bases[index]
+            if end is not None and base >= end:
+                return
+            footer = self.footer(place, base)
+            if index + 1 < len(bases) and footer.next != bases[index + 1]:
+                # Offsets that overlap or are missing: what was read up to here is right, what follows can't be trusted.
+                if footer.next < bases[index + 1] and (end is None or footer.next < end):
+                    yield from self._of_segment(place, folder, footer, offset, end, allow_gaps=allow_gaps)
+                    raise _missing(place, footer.next, bases[index + 1], "a segment")
+                if footer.next > bases[index + 1]:
+                    raise SegmentCorruptError(
+                        f"archive of {place}: segment {layout.segment_name(base)} ends at {footer.next} but the next begins "
+                        f"at {bases[index + 1]}; they overlap; run `headwater archive verify {place.topic}`"
+                    )
+            yield from self._of_segment(place, folder, footer, offset, end, allow_gaps=allow_gaps)
+
+    def _of_segment(
+        self, place: Place, folder: str, footer: Footer, offset: int, end: int | None, *, allow_gaps: bool
+    ) -> Iterator[tuple[SegmentReader, int] | Batch]:
+        if footer.next <= offset:
+            return
+        if not footer.row_groups:
+            if footer.gap is not None and not allow_gaps:
+                low, high = max(offset, footer.base), footer.next
+                raise HandoverGapError(
+                    f"archive of {place} has no offsets {low}..{high - 1}: {footer.gap}; "
+                    f"start from offset {high}, or allow gaps (--allow-gaps)",
+                    base=low,
+                    end=high,
+                )
+            yield Batch.empty(place.topic, place.partition, footer.base, footer.next)
+            return
+        reader = SegmentReader(self.store, f"{folder}/{layout.segment_name(footer.base)}", footer)
+        for group in footer.row_groups:
+            base, following = reader.covers(group.index)
+            if following > offset and (end is None or base < end):
+                yield reader, group.index
+
+    def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """Return the earliest archived offset whose timestamp is >= `time_ms`, exactly, in whatever order times are."""
+        place = self.place(topic, partition)
+        if place is None:
+            return None
+        folder, bases = self.chain(place)
+        for base in bases:
+            footer = self.footer(place, base)
+            if footer.max_time is not None and footer.max_time >= time_ms:
+                reader = SegmentReader(self.store, f"{folder}/{layout.segment_name(base)}", footer)
+                found = reader.first_at_or_after(time_ms)
+                if found is not None:
+                    return found
+        return None
+
+    def offset_after_last_before(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """Return one past the last archived offset whose timestamp is < `time_ms`, or None where there is none."""
+        place = self.place(topic, partition)
+        if place is None:
+            return None
+        folder, bases = self.chain(place)
+        for base in reversed(bases):
+            footer = self.footer(place, base)
+            if footer.min_time is not None and footer.min_time < time_ms:
+                reader = SegmentReader(self.store, f"{folder}/{layout.segment_name(base)}", footer)
+                found = reader.last_before(time_ms)
+                if found is not None:
+                    return found + 1
+        return None
+
+    def verify(self, topic: str | None = None) -> Iterator[Finding]:
+        """Yield all that is wrong: tiling, checksums, counts and bounds, over all topics (of any id) or one."""
+        for name, topic_id in sorted(self._topic_folders()):
+            if topic is None or name == topic:
+                yield from verify_meta(
+                    self.store, layout.topic_folder(self.log_id, name, topic_id), name, topic_id
+                )
+        for place in self.all_places(topic):
+            yield from verify_partition(self.store, place, *self.chain(place))
+
+    def all_places(self, topic: str | None = None) -> Iterator[Place]:
+        """Yield every partition of every topic folder, also of topics that were deleted and made again."""
+        for name, topic_id in sorted(self._topic_folders()):
+            if topic is None or name == topic:
+                folder = layout.topic_folder(self.log_id, name, topic_id)
+                for component in self.store.list_after(folder):
+                    partition = layout.parse_partition(component)
+                    if partition is not None:
+                        yield Place(self.log_id, name, topic_id, partition)
+
+
+def _decode(step: tuple[SegmentReader, int] | Batch) -> Batch:
+    if isinstance(step, Batch):
+        return step
+    reader, index = step
+    return reader.batch(reader.footer.row_groups[index])
+
+
+def _cut(batch: Batch, rows_max: int) -> Iterator[Batch]:
+    """Yield a batch in parts of at most `rows_max` records."""
+    rows = len(batch)
+    if rows <= rows_max:
+        yield batch
+        return
+    offsets = batch.offsets
+    position = batch.base
+    for at in range(rows_max, rows, rows_max):
+        yield batch.slice(position, offsets[at])
+        position = offsets[at]
+    yield batch.slice(position, batch.next)
+
+
+def _missing(place: Place, base: int, end: int, what: str) -> SegmentCorruptError:
+    return SegmentCorruptError(
+        f"archive of {place} has no offsets {base}..{end - 1}: {what} is missing, though it was there when the next was "
+        f"written; run `headwater archive verify {place.topic}`, restore the file from a copy"
+    )
