@@ -17,6 +17,6 @@ spend = app.Table("spend", default=float)
 
 
 @app.agent(clicks)  # keyed by user; else clicks.group_by("user")
-async def total(stream: hw.Stream[Click]) -> None:
+async def total(stream: hw.Stream) -> None:
     async for click in stream:
         spend[click.user] += click.amount

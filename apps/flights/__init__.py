@@ -81,7 +81,7 @@ status = app.Table("status", key_type=str, value_type=LatestStatus)
 
 
 @app.agent(departures)
-async def average_delay(stream: hw.Stream[Departure]) -> None:
+async def average_delay(stream: hw.Stream) -> None:
     """Keep each plane's mean delay."""
     async for flight in stream:
         seen = plane_mean.get(flight.tailnum) or PlaneMean(flight.tailnum)
@@ -93,7 +93,7 @@ async def average_delay(stream: hw.Stream[Departure]) -> None:
 
 
 @app.agent(departures.group_by("carrier"))
-async def add_up(stream: hw.Stream[Departure]) -> None:
+async def add_up(stream: hw.Stream) -> None:
     """Keep each airline's totals: the same departures, regrouped from planes to airlines."""
     async for flight in stream:
         seen = airline_totals.get(flight.carrier) or AirlineTotals(flight.carrier)
@@ -104,14 +104,14 @@ async def add_up(stream: hw.Stream[Departure]) -> None:
 
 
 @app.agent(flight_status)
-async def follow(stream: hw.Stream[FlightStatus]) -> None:
+async def follow(stream: hw.Stream) -> None:
     """Keep the latest status of each flight, and forget the cancelled."""
     async for event in stream.events():
         known = event.value
         if known is None:
             status.pop(event.key, None)
             continue
-        updated = iso(event.timestamp)
+        updated = iso(event.timestamp_ms)
         status[event.key] = LatestStatus(event.key, known.carrier, known.status, known.dep_delay, updated)
 
 

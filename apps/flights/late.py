@@ -16,7 +16,7 @@ late_last = app.Table("late_last", key_type=str, value_type=Departure)
 
 
 @app.agent(departures_late)
-async def keep_last(stream: hw.Stream[Departure]) -> None:
+async def keep_last(stream: hw.Stream) -> None:
     """Keep each plane's last departure, in the order of offsets."""
     async for flight in stream:
         late_last[flight.tailnum] = flight
