@@ -68,8 +68,8 @@ class LatestStatus(hw.Record):
     flight_id: str
     carrier: str
     status: str
-    dep_delay: int | None
     updated: str
+    dep_delay: int | None = None
 
 
 departures = app.topic("departures", key_type=str, value_type=Departure)
@@ -112,7 +112,7 @@ async def follow(stream: hw.Stream) -> None:
             status.pop(event.key, None)
             continue
         updated = iso(event.timestamp_ms)
-        status[event.key] = LatestStatus(event.key, known.carrier, known.status, known.dep_delay, updated)
+        status[event.key] = LatestStatus(event.key, known.carrier, known.status, updated, known.dep_delay)
 
 
 def iso(time_ms: int) -> str:
