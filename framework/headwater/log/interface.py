@@ -125,7 +125,13 @@ class Log(ABC):
 
     @abstractmethod
     def read(
-        self, topic: str, partition: int, offset: int, *, end: int | None = None, bytes_max: int = READ_BYTES_MAX
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        end: int | None = None,
+        bytes_max: int = READ_BYTES_MAX,
     ) -> Batch:
         """Return committed records from `offset` on, before `end`: at most `bytes_max`, at least one if there is one.
 
