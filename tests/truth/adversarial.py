@@ -75,7 +75,7 @@ NOT_JSON = {
     "deep": b"[" * 100_000 + b"]" * 100_000,
     "lone_surrogate": b'{"id":"\\ud800","v":1}',  # some parsers take it, and no encoder gives it back
 }
-ODD_KEYS = {
+ODD_KEYS: dict[str, str | bytes] = {
     "composed": "caf\u00e9", "decomposed": "cafe\u0301", "emoji": "\U0001f6eb\U0001f1fa\U0001f1f8",
     "rtl": "\u05d0\u05d1\u200f", "nul": "a\0b", "nul_prefix": "a", "nul_end": "a\0", "newline": "a\nb\r\n",
     "path": "../../etc/passwd", "quote": "x'; drop table t;--\"", "space": " ", "long": "L" * 10_000,
@@ -207,10 +207,10 @@ def judge(table: dict[bytes, bytes | None], dead: Iterable[tuple[bytes | None, b
             differs(key, "table row has another value:")
     found = list(dead)
     wanted: set[tuple[bytes | None, bytes | None]] = {*expected_dead()}
-    for key, _ in wanted - set(found):
-        differs(key, "dead letter is missing:")
-    for key, _ in set(found) - wanted:
-        differs(key, "dead letter is unexpected:")
+    for dead_key, _ in wanted - set(found):
+        differs(dead_key, "dead letter is missing:")
+    for dead_key, _ in set(found) - wanted:
+        differs(dead_key, "dead letter is unexpected:")
     if len(found) != len(set(found)):
         verdict.wrong.append(f"{len(found) - len(set(found))} dead letters stand there twice")
     return verdict

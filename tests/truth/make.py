@@ -25,11 +25,16 @@ PLAIN_BYTES_MAX = 1_000_000
 """Truths are text that a review can read, until they would weigh the checkout down."""
 
 
-def truths_of(streams: Path, *, as_of: str, start: str) -> dict[str, Truth]:
-    """Run every query whose input stands in the folder; keys are the queries' names."""
+def truths_of(streams: Path, *, as_of: str, start: str, until: str | None = None) -> dict[str, Truth]:
+    """Run every query whose input stands in the folder; keys are the queries' names.
+
+    With `until`, an ISO time without zone, the inputs are only the records up to then, and at it: what a table as of
+    that time must hold.
+    """
     connection = duckdb.connect()
+    known = f"where timestamp <= timestamp '{until}'" if until is not None else ""
     for path in sorted(streams.glob("*.parquet")):
-        connection.execute(f"create view {path.stem} as select * from read_parquet('{path}')")
+        connection.execute(f"create view {path.stem} as select * from read_parquet('{path}') {known}")
     inputs = {path.stem for path in streams.glob("*.parquet")}
     given = {"as_of": as_of, "start": start}
     truths = {}

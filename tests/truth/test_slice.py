@@ -98,3 +98,9 @@ def test_a_plain_loop_gives_the_same_final_status() -> None:
 def test_the_years_facts_name_every_query() -> None:
     assert sorted(year_truths()) == [*NAMES, "late_last"]
     assert year_truths()["f12_status_final"]["rows"] == 328_521
+
+
+def test_the_inputs_up_to_an_instant_give_what_was_known_then() -> None:
+    then = truths_of(SLICE, as_of="2013-12-31T00:00:00", start=SLICE_START, until=SLICE_AS_OF)
+    assert then["f06_planes_seen_asof"] == slice_truth("f06_planes_seen_asof")
+    assert then["f02_plane_mean"].lines != slice_truth("f02_plane_mean").lines
