@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -39,6 +40,19 @@ COMMANDS = [
 ]
 
 
+def bare(code: str) -> str:
+    """Return code without docstrings, annotations of functions, and layout, to compare what it does."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+        if isinstance(node, ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.unparse(tree)
+
+
 def prose(page: Path) -> str:
     """Return a page without its code blocks, where `#` begins a comment."""
     return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -67,6 +81,14 @@ def test_the_readme_opens_with_exactly_two_commands() -> None:
     assert not any(command.startswith(("$", "#", ">")) for command in commands)
     assert commands[0].endswith("headwater demo")
     assert "pytest" in commands[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+def test_the_ten_lines_are_the_clicks_app(page: str) -> None:
+    example = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert example is not None
+    app = (ROOT / "apps" / "clicks" / "__init__.py").read_text(encoding="utf-8")
+    assert bare(example.group(1)) == bare(app)
 
 
 def test_every_command_has_a_heading_and_an_example() -> None:
