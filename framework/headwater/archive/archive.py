@@ -193,7 +193,7 @@ class Archive:
         damaged record would be yielded.
         """
         place = self.place(topic, partition)
-        if place is None:
+        if place is None or (end is not None and end <= offset):
             return
         position = offset
         for batch in self._row_groups(place, offset, end, allow_gaps=allow_gaps):
@@ -313,13 +313,15 @@ class Archive:
 
     def verify(self, topic: str | None = None) -> Iterator[Finding]:
         """Yield all that is wrong: tiling, checksums, counts and bounds, over all topics (of any id) or one."""
-        for name, topic_id in sorted(self._topic_folders()):
-            if topic is None or name == topic:
-                yield from verify_meta(
-                    self.store, layout.topic_folder(self.log_id, name, topic_id), name, topic_id
-                )
+        checked = ""
         for place in self.all_places(topic):
-            yield from verify_partition(self.store, place, *self.chain(place))
+            folder, bases = self.chain(place)
+            topic_path = layout.topic_folder(place.log_id, place.topic, place.topic_id)
+            # A crash before the first segment may leave a folder without its `_meta.json`: nothing is archived there.
+            if bases and topic_path != checked:
+                yield from verify_meta(self.store, topic_path, place.topic, place.topic_id)
+                checked = topic_path
+            yield from verify_partition(self.store, place, folder, bases)
 
     def all_places(self, topic: str | None = None) -> Iterator[Place]:
         """Yield every partition of every topic folder, also of topics that were deleted and made again."""

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 ROLL_BYTES = 128 << 20
 ROLL_ROWS = 1_000_000
 ROLL_AGE_S = 60.0
+_READ_BYTES = 8 << 20
 _SAMPLE_BYTES = 64 << 10
 
 
@@ -236,7 +237,8 @@ class Archiver:
         while position < end and rows < self._roll_rows and nbytes < self._roll_bytes:
             # A bound on records: a segment holds at most `roll_rows` of them even where the log's reads are larger.
             stop = min(end, position + self._roll_rows - rows)
-            batch = self._log.read(place.topic, place.partition, position, end=stop)
+            bytes_max = max(1, min(_READ_BYTES, self._roll_bytes - nbytes))
+            batch = self._log.read(place.topic, place.partition, position, end=stop, bytes_max=bytes_max)
             if batch.base != position or batch.next <= position:
                 raise LogCorruptError(
                     f"reading {place}@{position} gave {batch!r} though the log ends at {end}; check the log"
@@ -291,7 +293,8 @@ class Archiver:
         if not won:
             self._crash("archive.lost")
             there = self._archive.footer(place, base)
-            if there.writer_id != self.writer_id or there.next != next:
+            # The footer holds writer, offsets and the checksums of all pages: the same footer is the same segment.
+            if there.tail != data[there.pages_end :]:
                 self.counts.lost += 1
                 log.info("another archiver was faster", extra={"segment": path, "writer": there.writer_id})
                 return False
