@@ -1,0 +1,60 @@
+"""Refusing what faust has and Headwater replaces: each name says what takes its place. Holds no behaviour of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from headwater.core.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class RefusedError(HeadwaterError):
+    """A part of faust that Headwater does not have was asked for; the message names what to use."""
+
+    exit_code = 2
+
+
+def refuse(owner: str, name: str, instead: str) -> NoReturn:
+    """Raise RefusedError for a name of faust's."""
+    raise RefusedError(f"{owner}.{name} is faust's and is not there in Headwater; instead: {instead}")
+
+
+def refused_method(owner: str, name: str, instead: str) -> Callable[..., Any]:
+    """Return a method that raises as soon as it is called (not when it is awaited or iterated)."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(owner, name, instead)
+
+    method.__name__ = name
+    method.__qualname__ = f"{owner}.{name}"
+    method.__doc__ = f"Refused: {instead}."
+    method.refused = instead  # type: ignore[attr-defined]
+    return method
+
+
+def refused_property(owner: str, name: str, instead: str) -> property:
+    """Return a property that raises when it is read."""
+
+    def read(self: Any) -> NoReturn:
+        refuse(owner, name, instead)
+
+    read.__doc__ = f"Refused: {instead}."
+    return property(read)
+
+
+def refuse_members(
+    cls: type,
+    *,
+    methods: dict[str, str] | None = None,
+    properties: dict[str, str] | None = None,
+) -> None:
+    """Give a class members that raise: {name: what to use instead}.
+
+    They are set after the class is made, so that type checkers go on seeing faust's signatures there.
+    """
+    for name, instead in (methods or {}).items():
+        setattr(cls, name, refused_method(cls.__name__, name, instead))
+    for name, instead in (properties or {}).items():
+        setattr(cls, name, refused_property(cls.__name__, name, instead))

@@ -1,0 +1,380 @@
+"""Table: a declared table, and the door to its rows: the part in hand inside an agent, committed rows outside.
+
+Faust's mapping machinery (FastUserDict, sensors, stores) is not on the way: a read or write inside an agent goes from
+here to the part's dictionaries at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from faust.tables.table import Table as FaustTable
+
+from headwater.app.refused import refuse_members
+from headwater.core.errors import MisuseError, ReadOnlyTableError, did_you_mean
+from headwater.core.keys import decode_key
+from headwater.core.names import check_part
+from headwater.core.values import codec_for
+from headwater.stream.frame import CURRENT
+from headwater.table.part import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater.app.owner import AppLike
+    from headwater.stream.frame import Frame
+
+_frame_in_hand = CURRENT.get
+
+
+class Table(FaustTable[Any, Any]):
+    """Rows by key, kept with the records that made them: same log, same epoch.
+
+    `history`: "exact" (every change is kept), a timedelta (the last change per key and step), None (the last per key and
+    epoch). `local`: rows belong to the partition that writes them, not to their key's home.
+    """
+
+    def __init__(
+        self,
+        app: AppLike,
+        *,
+        name: str,
+        number: int,
+        default: Callable[[], Any] | None = None,
+        key_type: Any = None,
+        value_type: Any = None,
+        partitions: int | None = None,
+        history: str | timedelta | None = "exact",
+        local: bool = False,
+        changelog: str = "arrow",
+        help: str = "",
+    ) -> None:
+        """Check a declaration; nothing is opened."""
+        check_part(name, "a table")
+        _check(name, default, partitions, history, changelog)
+        # By name: between a SetTable and this, super() would find faust's SetTable, which starts agents of its own.
+        FaustTable.__init__(
+            self,
+            app,  # type: ignore[arg-type]
+            name=name,
+            default=default,
+            key_type=key_type,
+            value_type=value_type,
+            partitions=partitions,
+            help=help,
+        )
+        self.number = number
+        self.codec = codec_for(value_type, null=True)
+        self.history = history
+        self.local = local
+        self.changelog = changelog
+
+    # -- the hot path. Each of these is one lookup away from the part's dictionaries; what is rare is in `_part` and below.
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return _frame_in_hand().parts[self.number].hot[key]  # type: ignore[union-attr]
+        except (AttributeError, KeyError, TypeError):
+            # Outside agents, not cached, or a key that can't be a dictionary's: the long way says which.
+            return self._read(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        frame = _frame_in_hand()
+        if frame is None:
+            self._refuse_write()
+        part = frame.parts.get(self.number)
+        if part is None:
+            part = self._part(frame)
+        part.put(key, value, frame)
+
+    def __delitem__(self, key: Any) -> None:
+        frame = _frame_in_hand()
+        if frame is None:
+            self._refuse_write()
+        if not self._part(frame).delete(key, frame):
+            raise KeyError(key)
+
+    def __contains__(self, key: Any) -> bool:
+        frame = _frame_in_hand()
+        if frame is None:
+            return self._reader().get(key, MISSING) is not MISSING
+        return self._part(frame).has(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return a row's value, or `default`: the table's own default is not used."""
+        frame = _frame_in_hand()
+        if frame is None:
+            return self._reader().get(key, default)
+        return self._part(frame).find(key, default)
+
+    def _read(self, key: Any) -> Any:
+        frame = _frame_in_hand()
+        if frame is not None:
+            return self._part(frame).read(key)
+        value = self._reader().get(key, MISSING)
+        if value is MISSING:
+            return self.__missing__(key)
+        return value
+
+    def _part(self, frame: Frame) -> Any:
+        part = frame.parts.get(self.number)
+        # `touch` is the engine's: it gives the part, or has the epoch redone in lock step with others that use the table.
+        return frame.touch(self) if part is None else part
+
+    def _reader(self) -> Any:
+        return self._app.table_reader(self)
+
+    def _refuse_write(self) -> NoReturn:
+        raise ReadOnlyTableError(
+            f"table {self.name!r} was changed outside an agent, at {_users_line()}; tables change only while an agent "
+            "holds a record: send one to an agent (agent.cast(…)) that makes the change"
+        )
+
+    # -- the rest of a mapping
+
+    def __missing__(self, key: Any) -> Any:
+        if self.default is None:
+            raise KeyError(key)
+        return self.default()
+
+    def __iter__(self) -> Iterator[Any]:
+        for data, _ in self._rows():
+            yield decode_key(data, self.key_type)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._rows())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _rows(self) -> Iterator[tuple[bytes, Any]]:
+        """Yield (key bytes, value) in key-byte order: this task's rows inside an agent, committed ones outside."""
+        frame = _frame_in_hand()
+        if frame is None:
+            yield from self._reader().items()
+        else:
+            yield from self._part(frame).items()
+
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+        for data, value in self._rows():
+            yield decode_key(data, self.key_type), value
+
+    def keys(self) -> KeysView[Any]:
+        """Return the keys in key-byte order."""
+        return KeysView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values in key-byte order."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """Return (key, value) in key-byte order."""
+        return _Items(self)
+
+    def copy(self) -> dict[Any, Any]:  # type: ignore[override]
+        """Return the rows as a dictionary."""
+        return dict(self._pairs())
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Remove a row and return its value; the given default, or KeyError, where there is none."""
+        if len(default) > 1:
+            raise TypeError(f"pop takes a key and a default; found {len(default) + 1} arguments")
+        frame = _frame_in_hand()
+        if frame is None:
+            self._refuse_write()
+        part = self._part(frame)
+        value = part.find(key, MISSING)
+        if value is MISSING:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        part.delete(key, frame)
+        return value
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove the first row in key-byte order and return it."""
+        for key, value in self._pairs():
+            del self[key]
+            return key, value
+        raise KeyError(f"table {self.name!r} has no row here")
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return a row's value; where there is none, set it first."""
+        value = self.get(key, MISSING)
+        if value is not MISSING:
+            return value
+        self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set rows from a mapping or pairs, in its order."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def clear(self) -> None:
+        """Remove this task's rows."""
+        frame = _frame_in_hand()
+        if frame is None:
+            self._refuse_write()
+        part = self._part(frame)
+        for data in [key for key, _ in part.raw_items()]:
+            part.delete(data, frame)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name}>"
+
+    # -- beyond a mapping
+
+    def as_of(self, time: Any) -> Any:
+        """Return the rows as they stood at an instant (ISO 8601 text, datetime, or ms): all changes up to task time T."""
+        return self._app.engine.as_of(self, time)
+
+    @property
+    def _app(self) -> Any:
+        return self.app
+
+    @property
+    def label(self) -> str:
+        """The table's name, for people."""
+        return f"{type(self).__name__}: {self.name}"
+
+    @property
+    def shortlabel(self) -> str:
+        """The table's name, for people."""
+        return self.label
+
+
+class _Items(ItemsView[Any, Any]):
+    """Pairs read in one pass (collections.abc would look each key up again)."""
+
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self._mapping._pairs()
+
+
+class _Values(ValuesView[Any]):
+    """Values read in one pass."""
+
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, value in self._mapping._pairs():
+            yield value
+
+
+def _users_line() -> str:
+    """Return the file and line outside this package from which a table was used."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "headwater":
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _check(name: str, default: Any, partitions: Any, history: Any, changelog: Any) -> None:
+    if default is not None and not callable(default):
+        raise MisuseError(f"table {name!r}: default is a function or type that makes a value, such as int; found {default!r}")
+    if partitions is not None and (isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1):
+        raise MisuseError(f"table {name!r}: partitions is a whole number from 1; found {partitions!r}")
+    if isinstance(history, timedelta):
+        if history <= timedelta(0):
+            raise MisuseError(f"table {name!r}: a history step is longer than nothing; found {history!r}")
+    elif history not in ("exact", None):
+        raise MisuseError(f"table {name!r}: history is 'exact', a timedelta or None; found {history!r}")
+    if changelog == "records":
+        raise MisuseError(f"table {name!r}: changelog='records' is not there yet; take 'arrow'")
+    if changelog != "arrow":
+        raise MisuseError(f"table {name!r}: changelog is 'arrow'; found {changelog!r}")
+
+
+_WINDOW = "the window's start in the key, from stream.now(): windowed tables come later"
+_OWN_STATE = "nothing: where rows lie is the app's state= and the engine's business"
+_RECOVER = "nothing: rows are there before the first record is handed out; app.task runs when all is ready"
+
+REFUSED_TABLE_OPTIONS: dict[str, str] = {
+    "window": _WINDOW,
+    "on_window_close": _WINDOW,
+    "store": "state= of the app (a folder, or memory:// for tests)",
+    "schema": "key_type= and value_type=",
+    "changelog_topic": "nothing: a table's changelog is <app>.<generation>.changelog.<table>",
+    "on_recover": _RECOVER,
+    "recover_callbacks": _RECOVER,
+    "on_changelog_event": _RECOVER,
+    "recovery_buffer_size": _RECOVER,
+    "standby_buffer_size": "nothing: there are no standbys yet; recovery is in bulk",
+    "extra_topic_configs": "nothing: the changelog is the engine's",
+    "use_partitioner": "nothing: rows lie in their key's home; local=True for rows of the writing partition",
+    "is_global": "a table with partitions=1, or reading it outside agents",
+    "synchronize_all_active_partitions": "a table with partitions=1, or reading it outside agents",
+    "options": _OWN_STATE,
+    "start_manager": "an agent that changes the sets, and agent.cast(…)",
+}
+_KNOWN = ("default", "key_type", "value_type", "partitions", "history", "local", "changelog", "help")
+
+
+def check_table_options(name: str, options: dict[str, Any]) -> None:
+    """Raise MisuseError for an option that a table does not have."""
+    for option, value in options.items():
+        if option in REFUSED_TABLE_OPTIONS:
+            if value not in (None, False):
+                raise MisuseError(
+                    f"table {name!r}: {option}=… is faust's and is not there in Headwater; "
+                    f"instead: {REFUSED_TABLE_OPTIONS[option]}"
+                )
+        elif option not in _KNOWN:
+            raise MisuseError(f"table {name!r} has no option {option!r}{did_you_mean(option, _KNOWN)}")
+
+
+_JOIN = "an agent that reads this table while it holds a record; joins come later"
+
+refuse_members(
+    Table,
+    methods={
+        "using_window": _WINDOW,
+        "hopping": _WINDOW,
+        "tumbling": _WINDOW,
+        "join": _JOIN,
+        "left_join": _JOIN,
+        "inner_join": _JOIN,
+        "outer_join": _JOIN,
+        "combine": _JOIN,
+        "__and__": _JOIN,
+        "contribute_to_stream": _JOIN,
+        "remove_from_stream": _JOIN,
+        "on_recover": _RECOVER,
+        "on_start": _OWN_STATE,
+        "on_rebalance": _OWN_STATE,
+        "on_recovery_completed": _RECOVER,
+        "call_recover_callbacks": _RECOVER,
+        "on_changelog_event": _RECOVER,
+        "on_window_close": _WINDOW,
+        "persisted_offset": _OWN_STATE,
+        "need_active_standby_for": _OWN_STATE,
+        "reset_state": "`headwater discard` and a new generation",
+        "send_changelog": "nothing: changes are in the changelog by themselves, in the same epoch",
+        "partition_for_key": "nothing: rows lie in their key's home",
+        "apply_changelog_batch": _RECOVER,
+        "clone": "app.Table(name, …)",
+        "info": "the table's attributes",
+        "fromkeys": "app.Table(name, …) and table.update(…) inside an agent",
+        "__copy__": "table.copy() for the rows as a dictionary",
+        "on_key_get": _OWN_STATE,
+        "on_key_set": _OWN_STATE,
+        "on_key_del": _OWN_STATE,
+        "on_clear": _OWN_STATE,
+    },
+    properties={
+        "data": "the table itself: it is a mapping",
+        "changelog_topic": "nothing: a table's changelog is <app>.<generation>.changelog.<table>",
+        "changelog_topic_name": "nothing: a table's changelog is <app>.<generation>.changelog.<table>",
+    },
+)

@@ -1,0 +1,355 @@
+"""One partition of a table, as a task works on it: overlay over cache over store, and the ordered list of changes.
+
+Reads see the open epoch's writes. Values are encoded when they are set, so a mutable value that is changed and set
+again leaves two different changes. A value of an immutable type is cached as it is; any other is cached encoded and
+decoded at each read, so that what a reader gets is its own: changing it without setting it changes nothing, in live
+and in replay alike.
+
+Invariants
+- `changes` in order are the changelog; the overlay (`latest`) is their fold (I2).
+- After `rollback` the part reads as if the dropped changes had never been made.
+- Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
+from headwater.core.keys import encode_key, key_text
+from headwater.core.partitioner import partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from headwater.core.values import Codec
+
+CACHE_ENTRIES_MAX = 200_000
+CACHE_BYTES_MAX = 64 << 20
+
+_SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
+"""One value or more of each type that can't be changed in place."""
+
+_IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
+
+
+class Missing:
+    """The type of `MISSING`: no row, which is not the same as a row that holds None."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+
+
+class StoreLike(Protocol):
+    """What a part needs of a store."""
+
+    @property
+    def changelog_offset(self) -> int:
+        """The changelog offset that the rows reach."""
+        ...
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a value or None."""
+        ...
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows in key order."""
+        ...
+
+    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
+        """Write data and offset in one batch."""
+        ...
+
+
+class WorkLike(Protocol):
+    """What a part needs of the records in hand (`stream.frame.Work`)."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Row numbers, rising."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[bytes | None]:
+        """Record keys, one a row."""
+        ...
+
+
+class FrameLike(Protocol):
+    """What a part needs of the agent that writes (`stream.frame.Frame`)."""
+
+    row: int
+
+    @property
+    def work(self) -> WorkLike | None:
+        """The records in hand."""
+        ...
+
+
+class TablePart:
+    """The rows of one table whose home is one partition."""
+
+    __slots__ = (
+        "_cache_bytes",
+        "codec",
+        "default",
+        "encode",
+        "exact",
+        "hot",
+        "keys",
+        "latest",
+        "local",
+        "name",
+        "number",
+        "partition",
+        "partitions",
+        "raw",
+        "rows",
+        "shared",
+        "store",
+        "values",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        partition: int,
+        partitions: int,
+        store: StoreLike,
+        codec: Codec,
+        *,
+        default: Callable[[], Any] | None = None,
+        local: bool = False,
+    ) -> None:
+        """Begin with nothing cached. `local`: keys need not be at home here."""
+        self.name = name
+        self.number = number
+        self.partition = partition
+        self.partitions = partitions
+        self.store = store
+        self.codec = codec
+        self.encode = codec.encode
+        self.shared = codec.immutable
+        self.exact = exact_types(codec)
+        self.default = default
+        self.local = local or partitions == 1
+        self.hot: dict[Any, Any] = {}
+        self.raw: dict[Any, bytes | None] = {}
+        self._cache_bytes = 0
+        self.latest: dict[Any, int] = {}
+        self.keys: list[Any] = []
+        self.values: list[bytes | None] = []
+        self.rows: list[int] = []
+
+    # Keys are held as text where they are valid UTF-8, else as bytes: text is what most keys are, and Arrow takes it
+    # without a step in between.
+
+    def get(self, key: str | bytes) -> Any:
+        """Return the value under a canonical key, or `MISSING` where there is no row."""
+        value = self.hot.get(key, MISSING)
+        if value is not MISSING:
+            return value
+        data = self.raw.get(key, MISSING)
+        if data is MISSING:
+            data = self.store.get(_bytes(key))
+            self._remember(key, data)
+        if data is None:
+            return MISSING
+        value = self.codec.decode(data)  # type: ignore[arg-type]
+        if type(value) in _IMMUTABLE or self.shared:
+            self.hot[key] = value
+        return value
+
+    def read(self, key: Any) -> Any:
+        """Return the value under a user's key; the default where there is none, else raises KeyError."""
+        name = key if type(key) is str else canonical(key)
+        value = self.get(name)
+        if value is MISSING:
+            if self.default is None:
+                raise KeyError(key)
+            return self.default()
+        return value
+
+    def find(self, key: Any, otherwise: Any = None) -> Any:
+        """Return the value under a user's key, or `otherwise`: the default is not used."""
+        value = self.get(key if type(key) is str else canonical(key))
+        return otherwise if value is MISSING else value
+
+    def has(self, key: Any) -> bool:
+        """Tell whether a row is there."""
+        return self.get(key if type(key) is str else canonical(key)) is not MISSING
+
+    def put(self, key: Any, value: Any, frame: FrameLike) -> None:
+        """Set a row. Raises HomePartitionError where the key's home is another partition."""
+        data = self.encode(value)
+        name = key if type(key) is str else canonical(key)
+        if name not in self.latest:
+            self.admit(name, key, frame)
+        self.latest[name] = len(self.keys)
+        self.keys.append(name)
+        self.values.append(data)
+        self.rows.append(frame.row)
+        # Only what decodes to itself is cached as it is: 1 set in a table of floats reads as 1.0, cached or not.
+        if type(value) in self.exact:
+            self.hot[name] = value
+        else:
+            self.hot.pop(name, None)
+            self.raw[name] = data
+
+    def delete(self, key: Any, frame: FrameLike) -> bool:
+        """Remove a row; a row that isn't there leaves no change. Return whether one was there."""
+        name = key if type(key) is str else canonical(key)
+        if self.get(name) is MISSING:
+            return False
+        if name not in self.latest:
+            self.admit(name, key, frame)
+        self.latest[name] = len(self.keys)
+        self.keys.append(name)
+        self.values.append(None)
+        self.rows.append(frame.row)
+        self.hot.pop(name, None)
+        self.raw[name] = None
+        return True
+
+    def items(self) -> Iterator[tuple[bytes, Any]]:
+        """Yield rows with the open epoch's writes, in key-byte order; values are decoded."""
+        for key, data in self.raw_items():
+            yield key, self.codec.decode(data)
+
+    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows as stored bytes with the open epoch's writes, in key-byte order."""
+        overlay = {_bytes(name): self.values[at] for name, at in self.latest.items()}
+        waiting = sorted(overlay.items(), reverse=True)
+        for key, data in self.store.items():
+            while waiting and waiting[-1][0] < key:
+                other, change = waiting.pop()
+                if change is not None:
+                    yield other, change
+            if waiting and waiting[-1][0] == key:
+                change = waiting.pop()[1]
+                if change is not None:
+                    yield key, change
+            else:
+                yield key, data
+        for other, change in reversed(waiting):
+            if change is not None:
+                yield other, change
+
+    def rollback(self, row: int, floor: int) -> None:
+        """Drop the changes from the list's index `floor` on that were made for rows >= `row`."""
+        rows = self.rows
+        end = len(rows)
+        while end > floor and rows[end - 1] >= row:
+            end -= 1
+        self.truncate(end)
+
+    def truncate(self, length: int) -> None:
+        """Drop the changes from index `length` on."""
+        dropped = set(self.keys[length:])
+        if not dropped:
+            return
+        del self.keys[length:], self.values[length:], self.rows[length:]
+        for name in dropped:
+            self.hot.pop(name, None)
+            self.raw.pop(name, None)
+            self.latest.pop(name, None)
+        for at in range(length - 1, -1, -1):
+            name = self.keys[at]
+            if name in dropped:
+                self.latest[name] = at
+                self.raw[name] = self.values[at]
+                dropped.discard(name)
+                if not dropped:
+                    break
+
+    def flush(self, changelog_offset: int) -> None:
+        """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
+        if self.latest or changelog_offset != self.store.changelog_offset:
+            values = self.values
+            changes = {_bytes(name): values[at] for name, at in self.latest.items()}
+            self.store.write(changes, changelog_offset)
+            # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
+            self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
+        self.latest = {}
+        self.keys, self.values, self.rows = [], [], []
+        # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
+        if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop all cached values (not the open epoch's writes; only valid while there are none)."""
+        self.hot, self.raw, self._cache_bytes = {}, {}, 0
+
+    def _remember(self, name: Any, data: bytes | None) -> None:
+        self.raw[name] = data
+        self._cache_bytes += 100 + (len(data) if data else 0)
+
+    def admit(self, name: str | bytes, key: Any, frame: FrameLike) -> None:
+        """Check a key at its first write in an epoch.
+
+        Raises HomePartitionError unless the key is the record's own, this partition is its home, or the table is
+        local; KeyRefusedError for text that UTF-8 can't hold.
+        """
+        data = _bytes(name)
+        if self.local:
+            return
+        record_key = record_key_of(frame)
+        if data == record_key:
+            return
+        home = partition_of(data, self.partitions)
+        if home != self.partition:
+            raise HomePartitionError(
+                f"table {self.name!r}: key {key!r} lives in partition {home} of {self.partitions}, but this task works "
+                f"on partition {self.partition} (record key {record_key!r}); send the records to the key's home first: "
+                "stream.group_by(…) on this key, or declare the table with local=True if rows belong to the partition "
+                "that writes them"
+            )
+
+
+def record_key_of(frame: FrameLike) -> bytes | None:
+    """Return the key of the record in hand, or None where none is."""
+    work = frame.work
+    if work is None:
+        return None
+    at = bisect_left(work.rows, frame.row)
+    return work.keys[at] if at < len(work.keys) and work.rows[at] == frame.row else None
+
+
+def canonical(key: Any) -> str | bytes:
+    """Return a user's key as a part holds it. Raises KeyRefusedError for None and keys that can't be encoded."""
+    data = encode_key(key)
+    if data is None:
+        raise KeyRefusedError(
+            "None can't be the key of a table row; skip records without a key, or choose another key"
+        )
+    return key_text(data)
+
+
+def exact_types(codec: Codec) -> frozenset[type]:
+    """Return the types whose values a codec gives back just as they were set, so that they may be cached undecoded."""
+    broken: set[type] = set()
+    for sample in _SAMPLES:
+        try:
+            back = codec.decode(codec.encode(sample))
+        except (HeadwaterError, TypeError, ValueError):
+            broken.add(type(sample))
+            continue
+        if type(back) is not type(sample) or back != sample:
+            broken.add(type(sample))
+    return _IMMUTABLE - broken
+
+
+def _bytes(name: str | bytes) -> bytes:
+    if isinstance(name, bytes):
+        return name
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise KeyRefusedError(f"key {name!r} is not valid Unicode text ({error.reason}); use bytes") from None
