@@ -1,9 +1,11 @@
-"""What every test shares: hypothesis's profiles. Fixtures live beside the tests that use them."""
+"""What every test shares: hypothesis's profiles, and the full year of flights where someone fetched it."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The gate must give the same answer twice: examples come from the test's own name, and no deadline,
@@ -18,3 +20,12 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+@pytest.fixture(scope="session")
+def flights_year() -> Path:
+    """Return the folder with the full year's streams (`python -m headwater_apps.flights.fetch DIR`)."""
+    folder = os.environ.get("HEADWATER_FLIGHTS_YEAR")
+    if folder is None:
+        pytest.skip("the full year is not here: fetch it, and set HEADWATER_FLIGHTS_YEAR to its folder")
+    return Path(folder)
