@@ -13,6 +13,8 @@ ORIGIN = "hw"
 TIME = "hw.t"
 MARK = "hw.m"
 DEAD = "hw.dead"
+TARGET = "hw.to"
+"""On a redriven dead letter: "generation/agent" that it is for."""
 
 
 class Origin(NamedTuple):

@@ -44,7 +44,7 @@ class Record(msgspec.Struct, metaclass=RecordMeta):
         )
 
     @classmethod
-    def from_data(cls: type[_Self], data: Mapping[str, Any], *, preferred_type: Any = None) -> _Self:
+    def from_data(cls: type[_Self], data: Mapping[str, Any] | Record, *, preferred_type: Any = None) -> _Self:
         """Return the record with these fields; unknown ones are ignored. Raises ValueRefusedError.
 
         `preferred_type` is faust's, for its metadata, and has no effect here.

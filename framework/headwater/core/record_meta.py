@@ -5,7 +5,7 @@ Options that mean something else here, or nothing, are refused by name with what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, dataclass_transform, get_args
 
 import msgspec
 
@@ -133,11 +133,13 @@ def _refuse_abstract(record: Any) -> NoReturn:
     raise MisuseError(f"{name} is declared abstract=True and can't have instances; make a subclass of it")
 
 
+# Said again for type checkers: only below a class that names the metaclass itself may subclasses be frozen or not.
+@dataclass_transform(field_specifiers=(msgspec.field,))
 class RecordMeta(msgspec.StructMeta):
     """Takes faust's class options out, hands msgspec its own, and fills in what faust fills in."""
 
     def __new__(
-        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any
     ) -> RecordMeta:
         """Make a record class. Raises MisuseError for an option or field that can't be kept."""
         inner = namespace.pop("Options", None)

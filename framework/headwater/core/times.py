@@ -27,7 +27,8 @@ def parse_time(text: str, *, now_ms: int) -> int:
     if _NUMBER.match(word):
         return _within_bounds(int(word), text)
     try:
-        moment = datetime.fromisoformat(word)
+        # Digits alone are ms or nothing: fromisoformat would take a long row of them as date, letter and fraction.
+        moment = datetime.fromisoformat("" if word.isdigit() else word)
     except ValueError:
         raise TimeRangeError(
             f"can't read the time {text!r}; write ISO 8601 such as 2013-10-01T04:00:00Z (no zone means UTC), "

@@ -26,8 +26,8 @@ SERIALIZERS = ("json", "raw", "text")
 _BOM = b"\xef\xbb\xbf"
 _SHOWN_MAX = 80
 _SCALARS = (str, bytes, int, float, bool)
-# Only lax decoders (coerce=True, pydantic, faust) make a non-finite float of text, and only of text with one of these.
-_NON_FINITE_TEXT = re.compile(rb"nan|inf", re.IGNORECASE)
+# A lax decoder (coerce=True) makes a non-finite float of text only, and of no other text; a unicode escape may spell it too.
+_NON_FINITE_TEXT = re.compile(rb"nan|inf|\\u", re.IGNORECASE)
 
 
 class Codec:
@@ -186,8 +186,8 @@ def _model_codec(model: Any, null: bool) -> Codec:
         if not hasattr(value, "model_dump_json"):
             return _encode_json(value)
         data: bytes = value.model_dump_json(by_alias=True).encode()
-        # A model's configuration may write infinities as tokens that are not JSON, or as text; as null, `encode` sees.
-        _check_lax(data, value)
+        # A model's configuration may write infinities as tokens that are not JSON, or as text.
+        refuse_non_finite(value)
         return data
 
     def load(data: bytes) -> Any:
@@ -196,7 +196,7 @@ def _model_codec(model: Any, null: bool) -> Codec:
             return None
         return model.model_validate_json(data)
 
-    return Codec(_name(model), dump, load, immutable=False, is_json=True, check=_check_lax)
+    return Codec(_name(model), dump, load, immutable=False, is_json=True, check=_check_foreign)
 
 
 def _foreign_record_codec(record: Any, null: bool) -> Codec:
@@ -208,7 +208,7 @@ def _foreign_record_codec(record: Any, null: bool) -> Codec:
             raise TypeError(f"expected an object, got {type(fields).__name__}")
         return record.from_data(fields)
 
-    return Codec(_name(record), _encode_json, load, immutable=False, is_json=True, check=_check_lax)
+    return Codec(_name(record), _encode_json, load, immutable=False, is_json=True, check=_check_foreign)
 
 
 def encode_foreign(value: Any) -> Any:
@@ -273,6 +273,11 @@ def _is_finite(value: Any) -> bool:
 def _check_lax(data: bytes, value: Any) -> None:
     if _NON_FINITE_TEXT.search(data):
         refuse_non_finite(value)
+
+
+def _check_foreign(data: bytes, value: Any) -> None:
+    # pydantic and faust read numbers out of text in ways of their own ("1e4_00" is infinite), so all are looked at.
+    refuse_non_finite(value)
 
 
 def _is_struct(value_type: Any) -> bool:
