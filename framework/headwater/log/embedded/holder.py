@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
+_chance = random.Random()  # waiters must not wake in step; nothing that is stored depends on it
 
 WRITE_LOCK_BYTE = 120
 """UNIX_SHM_BASE + WAL_WRITE_LOCK of SQLite's os_unix.c and wal.c; part of its file format since 3.7."""
@@ -129,7 +130,7 @@ class Patience:
     def pause(self) -> None:
         """Wait a moment; now and then look at the holder. Raises LogUnavailableError when nothing helps."""
         self._pauses += 1
-        time.sleep(min(0.0005 * self._pauses, 0.01) * random.uniform(0.5, 1.5))
+        time.sleep(min(0.0005 * self._pauses, 0.01) * _chance.uniform(0.5, 1.5))
         now_s = SYSTEM_CLOCK.monotonic_s()
         step_s = now_s - self._checked_s
         if step_s < CHECK_S:
