@@ -83,8 +83,12 @@ class Codec:
         # One search over all of them costs a fraction of a search in each.
         if self._is_json and b"null" in b"\n".join(encoded):
             for value, data in zip(values, encoded, strict=True):
-                if b"null" in data:
-                    self.encode(value)
+                nulls = data.count(b"null")
+                if nulls:
+                    try:
+                        refuse_non_finite(value, nulls=nulls)
+                    except Exception as error:
+                        self._refuse_encode(value, error)
         return encoded
 
     def decode(self, data: bytes) -> Any:
