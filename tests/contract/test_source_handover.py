@@ -22,7 +22,7 @@ from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
 from headwater.source.replay import ReplaySource
 from tests.contract.test_source_contract import drain
-from tests.unit.archive.rows import append_numbered, log_rows, rows_of
+from tests.unit.archive.rows import Row, append_numbered, log_rows, rows_of
 
 _numbers = itertools.count()
 
@@ -44,7 +44,7 @@ def archive(tmp_path: Path, log: Log) -> Iterator[Archive]:
 
 def test_handed_over_at_any_offset_with_the_log_trimmed_there(log: Log, archive: Archive) -> None:
     archiver = Archiver(log, archive, ["orders"], roll_rows=5)
-    expected = []
+    expected: list[Row] = []
     for start in range(0, 40, 4):
         append_numbered(log, 4, start=start)
         expected = [*expected, *log_rows(log)[-4:]]

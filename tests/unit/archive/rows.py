@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from headwater.core.batch import Append, Batch, Headers
@@ -58,7 +59,7 @@ def rows_of(batches: Iterable[Batch]) -> list[Row]:
                     batch.headers_at(index),
                 )
             )
-    assert all(a.offset < b.offset for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a.offset < b.offset for a, b in pairwise(rows))
     return rows
 
 
@@ -71,3 +72,9 @@ def log_rows(log: Log, topic: str = "orders", partition: int = 0) -> list[Row]:
         batches.append(batch)
         position = batch.next
     return rows_of(batches)
+
+
+def read_into(rows: list[Row], batches: Iterable[Batch]) -> None:
+    """Put the records of batches in `rows` one batch at a time, so that those before an error are seen."""
+    for batch in batches:
+        rows += rows_of([batch])
