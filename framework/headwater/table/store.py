@@ -177,7 +177,9 @@ class Store:
     def ingest_runs(self, runs: Iterable[Run], changelog_offset: int) -> None:
         """Write one SST file of all runs and the offset, and take it in: five times as fast as a WriteBatch.
 
-        The meta key goes into the same file, so that data and offset are as atomic as in `write`.
+        The meta key goes into the same file, so that data and offset are as atomic as in `write`. As every batch holds
+        that key too, RocksDB must first bring earlier batches from memory to disk: a power cut can't take a batch and
+        leave a file, with its higher offset, that came after it.
         """
         self._check_forward(changelog_offset)
         path = self._path / _INGEST_FILE

@@ -278,5 +278,45 @@ def test_a_file_left_by_a_killed_ingest_is_cleared_away(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_was_written_before_an_ingest_is_on_disk_with_it(tmp_path: Path) -> None:
+    """I7 after a power cut: the log of unsynced batches may be lost, but never batches before an ingested offset."""
+    store = Store(tmp_path, "t", 0)
+    store.write({b"z": b"1"}, 1)
+    assert store._db.property_int_value("rocksdb.num-entries-active-mem-table") > 0
+    store.ingest([b"a"], [b"2"], 2)
+    assert store._db.property_int_value("rocksdb.num-entries-active-mem-table") == 0
+    store.close()
+    for log in tmp_path.glob("*.log"):
+        log.write_bytes(b"")
+    again = Store(tmp_path, "t", 0)
+    assert (dict(again.items()), again.changelog_offset) == ({b"a": b"2", b"z": b"1"}, 2)
+    again.close()
+
+
+def test_batches_lost_in_a_power_cut_are_lost_whole(tmp_path: Path) -> None:
+    """I7: wherever the unsynced log is cut, rows and offset are of the same batch."""
+    store = Store(tmp_path / "a", "t", 0)
+    for offset in range(1, 6):
+        store.write({b"k%d" % at: b"%d" % offset for at in range(20)}, offset)
+    (log,) = (tmp_path / "a").glob("*.log")
+    whole = log.read_bytes()
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+    store.close()
+    seen = set()
+    for at, length in enumerate(range(0, len(whole), len(whole) // 12)):
+        folder = tmp_path / f"cut{at}"
+        folder.mkdir()
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+        (folder / log.name).write_bytes(whole[:length])
+        cut = Store(folder, "t", 0)
+        reached = cut.changelog_offset
+        expected = {b"k%d" % at: b"%d" % reached for at in range(20)} if reached else {}
+        assert dict(cut.items()) == expected
+        seen.add(reached)
+        cut.close()
+    assert len(seen) >= 5
+
+
 def test_the_memory_store_needs_no_folder() -> None:
     assert isinstance(open_store("memory://any", "t", 0), MemoryStore)
