@@ -49,7 +49,7 @@ SCHEMA = pa.schema([
 _ROW_BYTES = 38  # offsets of key and value 4 + 4, task time 8, cause 20, validity bits
 _FRAME_BYTES = 8 << 10  # schema, metadata, padding and a compressed length before each buffer: about 2 KB
 # lz4 takes 40 ns a change (54 bytes become 26); what it saves in the embedded log's write, sync and checkpoint is
-# 170 ns. In all 120 to 150 ns a change for 50,000 changes of 10-byte keys and 8-byte values, all columns lists.
+# 170 ns. In all 175 ns a change for 50,000 changes of 10-byte keys and 8-byte values, all columns lists, on two busy cores.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
