@@ -35,7 +35,9 @@ class AgentOptions:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.retries is not None and (isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0):
+        if self.retries is not None and (
+            isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0
+        ):
             raise MisuseError(f"agent(retries=…) is a whole number from 0; found {self.retries!r}")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise MisuseError(f"agent(timeout_s=…) is a number of seconds above 0; found {self.timeout_s!r}")
@@ -91,7 +93,7 @@ class Agent(FaustAgent):
         """The tables declared as touched; None: they are read from the code."""
         return self.options.tables
 
-    @property
+    @property  # type: ignore[misc]
     def channel(self) -> Topic:  # type: ignore[override]
         """The topic that `cast` sends to: the first the agent reads."""
         return self.topic
@@ -114,7 +116,7 @@ class Agent(FaustAgent):
             raise MisuseError(f"agent {self.name!r}: {sink} stands for several topics; name one as the sink")
         self.sinks.append(sink)
 
-    async def cast(  # type: ignore[override]
+    async def cast(
         self,
         value: Any = None,
         *,
@@ -124,9 +126,11 @@ class Agent(FaustAgent):
         headers: Any = None,
     ) -> None:
         """Send a value to the agent's topic and expect no answer."""
-        await self.topic.send(key=key, value=value, partition=partition, timestamp=timestamp, headers=headers)
+        _ = await self.topic.send(
+            key=key, value=value, partition=partition, timestamp=timestamp, headers=headers
+        )
 
-    async def send(  # type: ignore[override]
+    async def send(
         self,
         *,
         key: Any = None,
@@ -139,7 +143,9 @@ class Agent(FaustAgent):
         """Send a record to the agent's topic."""
         for option in ("reply_to", "correlation_id"):
             if refused.pop(option, None) is not None:
-                raise MisuseError(f"agent.send({option}=…) is not there: agents don't reply; read a sink topic instead")
+                raise MisuseError(
+                    f"agent.send({option}=…) is not there: agents don't reply; read a sink topic instead"
+                )
         return await self.topic.send(
             key=key, value=value, partition=partition, timestamp=timestamp, headers=headers, **refused
         )
@@ -231,9 +237,13 @@ def options_of(given: dict[str, Any]) -> tuple[AgentOptions, dict[str, Any]]:
         elif name in REFUSED_AGENT_OPTIONS:
             neutral, instead = REFUSED_AGENT_OPTIONS[name]
             if value not in neutral:
-                raise MisuseError(f"agent({name}=…) is faust's and is not there in Headwater; instead: {instead}")
+                raise MisuseError(
+                    f"agent({name}=…) is faust's and is not there in Headwater; instead: {instead}"
+                )
         else:
-            raise MisuseError(f"agent has no option {name!r}{did_you_mean(name, (*_OWN, *_TOPIC, 'name', 'sink'))}")
+            raise MisuseError(
+                f"agent has no option {name!r}{did_you_mean(name, (*_OWN, *_TOPIC, 'name', 'sink'))}"
+            )
     tables = own.get("tables")
     if tables is not None:
         tables = tuple(tables)

@@ -19,15 +19,16 @@ from headwater.app.boot import BootStrategy
 from headwater.app.declared import Declared, Tables
 from headwater.app.options import DEFAULTS, OWN, AppOptions, faust_environment, read_options
 from headwater.app.refused import refuse_members
-from headwater.app.set_table import SetTable
+from headwater.app.set_table import SetTable as DeclaredSetTable
 from headwater.app.stream import Stream
-from headwater.app.table import Table, check_table_options
+from headwater.app.table import Table as DeclaredTable
+from headwater.app.table import check_table_options
 from headwater.app.topic import Topic
 from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.names import check_part
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from headwater.app.owner import TableReader
 
@@ -50,7 +51,11 @@ class App(FaustApp):
     def __init__(self, id: str, **options: Any) -> None:
         """Check the name and the options. Raises NameRefusedError and MisuseError."""
         self.id = check_part(id, "an app")
-        service = {name: options.pop(name) for name in ("monitor", "config_source", "loop", "beacon") if name in options}
+        service = {
+            name: options.pop(name)
+            for name in ("monitor", "config_source", "loop", "beacon")
+            if name in options
+        }
         self._given = options
         self._options, settings = read_options(options)
         self._engine: Any = None
@@ -78,11 +83,13 @@ class App(FaustApp):
             known = {name for name in source if name in OWN or name in self.Settings.SETTINGS}
             given.update({name: source[name] for name in source if name in known})
         self._options, settings = read_options(given)
-        return self.Settings(self.id, **{**DEFAULTS, **settings}, env=faust_environment(), env_prefix="HEADWATER")
+        return self.Settings(
+            self.id, **{**DEFAULTS, **settings}, env=faust_environment(), env_prefix="HEADWATER"
+        )
 
     # -- declarations
 
-    def topic(self, *topics: str, **options: Any) -> Topic:  # type: ignore[override]
+    def topic(self, *topics: str, **options: Any) -> Topic:
         """Declare a topic; several names are read as one stream of one type.
 
         Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external;
@@ -92,7 +99,9 @@ class App(FaustApp):
         topic = Topic(self, topics=topics, **options)
         if len(topics) == 1:
             return self.declared.add_topic(topic)
-        topic.members = tuple(self.declared.add_topic(Topic(self, topics=[name], **options)) for name in topics)
+        topic.members = tuple(
+            self.declared.add_topic(Topic(self, topics=[name], **options)) for name in topics
+        )
         return topic
 
     def topic_declared(self, name: str) -> Topic:
@@ -107,7 +116,7 @@ class App(FaustApp):
         """Return the declared topic of a name, or None."""
         return self.declared.topics.get(name)
 
-    def agent(  # type: ignore[override]
+    def agent(
         self,
         channel: Any = None,
         *,
@@ -126,7 +135,14 @@ class App(FaustApp):
 
         def declare(fun: Callable[[Any], Any]) -> Agent:
             agent = agents.declare(
-                self, fun, channel, name=name, concurrency=concurrency, sink=sink, options=own, topic_options=topic_options
+                self,
+                fun,
+                channel,
+                name=name,
+                concurrency=concurrency,
+                sink=sink,
+                options=own,
+                topic_options=topic_options,
             )
             self.declared.agents[agent.name] = agent
             venusian.attach(agent, category=SCAN_AGENT)
@@ -134,31 +150,35 @@ class App(FaustApp):
 
         return declare
 
-    actor = agent  # type: ignore[assignment]
+    actor = agent
 
     def stream(self, channel: Any, **kwargs: Any) -> Stream:  # type: ignore[override]
         """Return an unbound stream of a topic, or of a topic's name, to be given to an agent."""
         if kwargs:
-            raise MisuseError(f"app.stream(…) takes a topic and no options; found {', '.join(sorted(kwargs))}")
+            raise MisuseError(
+                f"app.stream(…) takes a topic and no options; found {', '.join(sorted(kwargs))}"
+            )
         if isinstance(channel, Stream):
             return channel
         if isinstance(channel, str):
             channel = self.topic_declared(channel)
         if not isinstance(channel, Topic):
-            raise MisuseError(f"app.stream(…) takes a topic: what is read must be in the log; found {channel!r}")
+            raise MisuseError(
+                f"app.stream(…) takes a topic: what is read must be in the log; found {channel!r}"
+            )
         return channel.stream()
 
-    def Table(self, name: str, **options: Any) -> Table:  # type: ignore[override]
+    def Table(self, name: str, **options: Any) -> DeclaredTable:
         """Declare a table. Options: default, key_type, value_type, partitions, history, local, changelog, help."""
         check_table_options(name, options)
-        table = Table(self, name=name, number=len(self.declared.tables), **_kept(options))
+        table = DeclaredTable(self, name=name, number=len(self.declared.tables), **_kept(options))
         self.declared.add_table(table)
         return table
 
-    def SetTable(self, name: str, **options: Any) -> SetTable:  # type: ignore[override]
+    def SetTable(self, name: str, **options: Any) -> DeclaredSetTable:
         """Declare a table of sets. Options: value_type (of the elements), key_type, partitions, history, local, help."""
         check_table_options(name, options)
-        table = SetTable(self, name=name, number=len(self.declared.tables), **_kept(options))
+        table = DeclaredSetTable(self, name=name, number=len(self.declared.tables), **_kept(options))
         self.declared.add_table(table)
         return table
 
@@ -175,17 +195,15 @@ class App(FaustApp):
         if self._engine is None:
             make = type(self).engine_class
             if make is None:
-                raise HeadwaterError("App has no engine; import it from `headwater`, not from `headwater.app`")
+                raise HeadwaterError(
+                    "App has no engine; import it from `headwater`, not from `headwater.app`"
+                )
             self._engine = make(self)
         return self._engine
 
-    def table_reader(self, table: Table) -> TableReader:
+    def table_reader(self, table: DeclaredTable) -> TableReader:
         """Return a table's committed rows."""
         return self.engine.committed(table)  # type: ignore[no-any-return]
-
-    def is_leader(self) -> bool:
-        """Tell whether this worker runs what only one worker may run (`on_leader=True`)."""
-        return bool(self.engine.is_leader())
 
     async def send(  # type: ignore[override]
         self,
@@ -199,7 +217,7 @@ class App(FaustApp):
     ) -> Awaitable[Any]:
         """Send a record to a topic or to the topic of a name, as `topic.send` does."""
         topic = self.topic_named(channel) if isinstance(channel, str) else channel
-        return await topic.send(  # type: ignore[no-any-return]
+        return await topic.send(
             key=key, value=value, partition=partition, timestamp=timestamp, headers=headers, **options
         )
 
@@ -211,6 +229,21 @@ class App(FaustApp):
         return task
 
     # -- services
+
+    def task(self, fun: Any = None, *, on_leader: bool = False, traced: bool = True) -> Any:  # type: ignore[override]
+        """Define an `async def` function that is started with the app, outside epochs: tables are read-only there."""
+        _refuse_leader("task", on_leader)
+        return super().task(fun, traced=traced)
+
+    def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+        """Define an `async def` function that runs every so often by the wall clock, outside epochs."""
+        _refuse_leader("timer", on_leader)
+        return super().timer(interval, **options)
+
+    def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+        """Define an `async def` function that runs at the times of a cron expression, outside epochs."""
+        _refuse_leader("crontab", on_leader)
+        return super().crontab(cron_format, **options)
 
     async def on_start(self) -> None:
         """Settle the settings; faust would set up its conductor and consumer here."""
@@ -240,10 +273,12 @@ class App(FaustApp):
         """Run the command line for this app: `app.main()` at the end of a module."""
         run = type(self).command_line
         if run is None:
-            raise HeadwaterError("App has no command line; import it from `headwater`, not from `headwater.app`")
+            raise HeadwaterError(
+                "App has no command line; import it from `headwater`, not from `headwater.app`"
+            )
         self.finalize()
         self.worker_init()
-        if self.conf.autodiscover:  # type: ignore[misc, truthy-function]
+        if self.conf.autodiscover:
             self.discover()
         self.worker_init_post_autodiscover()
         run(self)
@@ -256,6 +291,13 @@ class App(FaustApp):
     def label(self) -> str:
         """The app's name, for people."""
         return f"App: {self.id}"
+
+
+def _refuse_leader(where: str, on_leader: bool) -> None:
+    if on_leader:
+        raise MisuseError(
+            f"app.{where}(on_leader=True) is not there: no worker leads; run it in a process of its own"
+        )
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +329,10 @@ REFUSED_TOPIC_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "allow_empty": ((None, False, True), "nothing: empty and null values are told apart"),
     "has_prefix": ((None, False), "nothing: names are taken as they are"),
     "loop": ((None,), "nothing: a topic runs nothing"),
-    "event_time": ((None,), "timestamp= when sending: the record's timestamp is its event time; event_time= comes later"),
+    "event_time": (
+        (None,),
+        "timestamp= when sending: the record's timestamp is its event time; event_time= comes later",
+    ),
     "lateness": ((None,), "nothing yet: lateness comes with windows"),
 }
 
@@ -327,8 +372,10 @@ refuse_members(
         "create_event": "stream.events()",
         "LiveCheck": "`headwater verify`: it replays the archive and compares",
         "FlowControlQueue": "nothing: the engine bounds its buffers in bytes (buffer_bytes=)",
+        "is_leader": "nothing: no worker leads; run it in a process of its own",
         "on_rebalance_start": _ENGINE,
         "on_rebalance_end": _ENGINE,
+        "on_rebalance_return": _ENGINE,
     },
     properties={
         "topics": _ENGINE,
@@ -345,4 +392,3 @@ refuse_members(
         "_reply_consumer": _ENGINE,
     },
 )
-

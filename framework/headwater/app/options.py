@@ -43,7 +43,9 @@ class AppOptions:
     def __post_init__(self) -> None:
         """Check ranges. Raises MisuseError naming the option."""
         if self.guarantee not in ("exactly_once", "at_least_once"):
-            raise MisuseError(f"App(guarantee=…) is 'exactly_once' or 'at_least_once'; found {self.guarantee!r}")
+            raise MisuseError(
+                f"App(guarantee=…) is 'exactly_once' or 'at_least_once'; found {self.guarantee!r}"
+            )
         for name in ("log", "archive", "state"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
@@ -67,8 +69,15 @@ def _whole(name: str, value: Any, least: int) -> None:
 
 
 def _seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 <= value < 1e9) or (not zero and not value):
-        raise MisuseError(f"App({name}=…) is a number of seconds {'from' if zero else 'above'} 0; found {value!r}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (0 <= value < 1e9)
+        or (not zero and not value)
+    ):
+        raise MisuseError(
+            f"App({name}=…) is a number of seconds {'from' if zero else 'above'} 0; found {value!r}"
+        )
 
 
 OWN = tuple(field.name for field in fields(AppOptions))
@@ -239,7 +248,9 @@ def read_options(given: Mapping[str, Any], *, strict: bool = True) -> tuple[AppO
         if name in REFUSED:
             if value is None:
                 continue
-            raise MisuseError(f"App({name}=…) is faust's and is not there in Headwater; instead: {REFUSED[name]}")
+            raise MisuseError(
+                f"App({name}=…) is faust's and is not there in Headwater; instead: {REFUSED[name]}"
+            )
         if name in RENAMED or name in OWN:
             new = RENAMED.get(name, name)
             if new in own:
@@ -248,11 +259,15 @@ def read_options(given: Mapping[str, Any], *, strict: bool = True) -> tuple[AppO
         elif name in ACCEPTED:
             faust[name] = value
         elif strict:
-            raise MisuseError(f"App has no option {name!r}{did_you_mean(name, (*OWN, *ACCEPTED))}")
+            raise MisuseError(f"App has no option {name!r}{did_you_mean(name, (*OWN, *ACCEPTED, *REFUSED))}")
     return AppOptions(**own), faust
 
 
 def faust_environment() -> dict[str, str]:
     """Return the environment that faust's settings may read: HEADWATER_… for the accepted ones, never a bare name."""
-    names = {f"{PREFIX}{FaustSettings.SETTINGS[name].env_name}" for name in ACCEPTED if name in FaustSettings.SETTINGS}
+    names = {
+        f"{PREFIX}{FaustSettings.SETTINGS[name].env_name}"
+        for name in ACCEPTED
+        if name in FaustSettings.SETTINGS
+    }
     return {name: value for name, value in read_environment().items() if name in names}

@@ -33,10 +33,6 @@ class EngineLike(Protocol):
         """Return the committed rows of the tasks this worker owns."""
         ...
 
-    def is_leader(self) -> bool:
-        """Tell whether this worker is the one that runs what only one worker may run."""
-        ...
-
     async def send_outside(
         self,
         topic: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from headwater.core.errors import AgentStoppedError, MisuseError
+from headwater.core.errors import AgentStoppedError, MisuseError, ValueRefusedError
 from headwater.stream.frame import CURRENT, Send
 
 if TYPE_CHECKING:
@@ -56,10 +56,16 @@ def stage(
     timestamp: int | None,
     headers: Headers,
 ) -> Staged | None:
-    """Add a send to the open epoch and return a handle, or None outside agents."""
+    """Add a send to the open epoch and return a handle, or None outside agents. Raises ValueRefusedError if too large."""
     frame = CURRENT.get()
     if frame is None:
         return None
+    size = len(key or b"") + len(value or b"")
+    if size > frame.message_bytes_max:
+        raise ValueRefusedError(
+            f"a record for topic {topic!r} has {size:,} bytes, more than message_bytes_max={frame.message_bytes_max:,}; "
+            "send less, or raise the limit in App(message_bytes_max=…)"
+        )
     frame.sends.append(Send(frame.row, topic, partition, timestamp, key, value, headers))
     return Staged(topic)
 
@@ -124,6 +130,8 @@ def headers_of(headers: Any) -> Headers:
     found: list[tuple[str, bytes | None]] = []
     for name, value in pairs:
         if not isinstance(name, str) or not (value is None or isinstance(value, (str, bytes))):
-            raise MisuseError(f"a header is a name (text) and a value (bytes, text or None); found {name!r}: {value!r}")
+            raise MisuseError(
+                f"a header is a name (text) and a value (bytes, text or None); found {name!r}: {value!r}"
+            )
         found.append((name, value.encode() if isinstance(value, str) else value))
     return tuple(found)

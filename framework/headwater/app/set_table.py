@@ -36,7 +36,7 @@ class SetTable(Table, FaustSetTable):  # type: ignore[type-arg]
         self.element_type = value_type
         self.codec = codec_for(list)
 
-    def __getitem__(self, key: Any) -> TableSet:
+    def __getitem__(self, key: Any) -> TableSet:  # type: ignore[override]
         return TableSet(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -90,7 +90,7 @@ class TableSet(MutableSet[Any]):
         self._key = key
 
     @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:  # type: ignore[override]
+    def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
         # What `|`, `&` and `-` make is a plain set.
         return set(it)
 

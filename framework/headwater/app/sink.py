@@ -19,7 +19,9 @@ class Sink:
 
     __slots__ = ("function", "replay")
 
-    def __init__(self, function: Callable[[Any], Any], replay: Literal["suppress", "emit"] = "suppress") -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], replay: Literal["suppress", "emit"] = "suppress"
+    ) -> None:
         """Take a plain or async function of one value."""
         if not callable(function):
             raise MisuseError(f"sink(…) takes a function of one value; found {function!r}")

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from faust.streams import Stream as FaustStream
+from mode import Service
 
 from headwater.app.event import Event, event_in_hand
 from headwater.app.refused import refuse_members
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from headwater.stream.frame import Frame
 
 
-class StreamRecorded(BaseException):  # noqa: N818
+class StreamRecorded(BaseException):
     """A recording stream was iterated: `plan` is what the agent's body declared up to there.
 
     A signal, not an error: it derives from BaseException so that an agent's own `except Exception` lets it through.
@@ -43,9 +44,9 @@ class StreamRecorded(BaseException):  # noqa: N818
 class Stream(FaustStream):  # type: ignore[type-arg]
     """A stream of an app: unbound, recording or bound (see the module)."""
 
-    # mode's Service.__init__ is left out on purpose: a stream has nothing to start, stop or supervise.
     def __init__(self, app: AppLike, plan: StreamPlan) -> None:
-        """Make an unbound stream."""
+        """Make an unbound stream. (Faust's own __init__ would make queues.)"""
+        Service.__init__(self)
         self.app = app  # type: ignore[assignment]
         self.plan = plan
         self._recording = False
@@ -94,7 +95,7 @@ class Stream(FaustStream):  # type: ignore[type-arg]
 
     # -- operators
 
-    def filter(self, fun: Callable[[Any], Any]) -> Stream:  # type: ignore[override]
+    def filter(self, fun: Callable[[Any], Any]) -> Stream:
         """Keep the values the function (plain or async) says yes to.
 
         On an unbound stream this returns a new stream and leaves the old as it is.
@@ -109,7 +110,7 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         elif not self._upstream:
             self._steps.append(step)
 
-    def group_by(  # type: ignore[override]
+    def group_by(
         self,
         key: Any,
         *,
@@ -135,7 +136,9 @@ class Stream(FaustStream):  # type: ignore[type-arg]
             return self
         selected = key_selector(key)
         if inspect.iscoroutinefunction(selected):
-            raise TopologyError("group_by takes a plain function: the key of a record may hang on nothing but its value")
+            raise TopologyError(
+                "group_by takes a plain function: the key of a record may hang on nothing but its value"
+            )
         grouped = self.plan.grouped(GroupBy(selected, _step_name(name), partitions))
         if self._recording:
             self.plan = grouped
@@ -161,17 +164,17 @@ class Stream(FaustStream):  # type: ignore[type-arg]
     async def __anext__(self) -> Any:
         raise AgentStoppedError("a stream is iterated with `async for`; it has no next value of its own")
 
-    def events(self) -> AsyncIterator[Event]:  # type: ignore[override]
+    def events(self) -> AsyncIterator[Event]:
         """Iterate over records with key, headers and place."""
         feed, frame = self._open(), self._bound_frame()
         return self._events(feed, frame)
 
-    def items(self) -> AsyncIterator[tuple[Any, Any]]:  # type: ignore[override]
+    def items(self) -> AsyncIterator[tuple[Any, Any]]:
         """Iterate over (key, value)."""
         feed, frame = self._open(), self._bound_frame()
         return self._items(feed, frame)
 
-    def enumerate(self, start: int = 0) -> AsyncIterator[tuple[int, Any]]:  # type: ignore[override]
+    def enumerate(self, start: int = 0) -> AsyncIterator[tuple[int, Any]]:
         """Iterate over (number, value). The count is this instance's own and starts anew with it."""
         self._open()
         return self._enumerate(start)
@@ -216,7 +219,7 @@ class Stream(FaustStream):  # type: ignore[type-arg]
                     yield value
             return
         async for value in values:
-            kept, value = await _apply(steps, value)  # noqa: PLW2901
+            kept, value = await _apply(steps, value)
             if kept:
                 yield value
 
@@ -276,7 +279,9 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         if self._recording:
             raise StreamRecorded(self.plan)
         if self._frame is None:
-            raise AgentStoppedError("only the stream that an agent is handed knows a record; this one is a declaration")
+            raise AgentStoppedError(
+                "only the stream that an agent is handed knows a record; this one is a declaration"
+            )
         return self._frame
 
     def __repr__(self) -> str:

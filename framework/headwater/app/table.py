@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from faust.tables.table import Table as FaustTable
+from mode import Service
 
 from headwater.app.refused import refuse_members
-from headwater.core.errors import MisuseError, ReadOnlyTableError, did_you_mean
+from headwater.core.errors import AgentStoppedError, MisuseError, ReadOnlyTableError, did_you_mean
 from headwater.core.keys import decode_key
 from headwater.core.names import check_part
 from headwater.core.values import codec_for
@@ -55,17 +56,15 @@ class Table(FaustTable[Any, Any]):
         """Check a declaration; nothing is opened."""
         check_part(name, "a table")
         _check(name, default, partitions, history, changelog)
-        # By name: between a SetTable and this, super() would find faust's SetTable, which starts agents of its own.
-        FaustTable.__init__(
-            self,
-            app,  # type: ignore[arg-type]
-            name=name,
-            default=default,
-            key_type=key_type,
-            value_type=value_type,
-            partitions=partitions,
-            help=help,
-        )
+        # Faust's own __init__ would set up what its manager, stores and changelog need; a table here is a declaration.
+        Service.__init__(self)
+        self.app = app  # type: ignore[assignment]
+        self.name = name
+        self.default = default
+        self.key_type = key_type
+        self.value_type = value_type
+        self.partitions = partitions
+        self.help = help
         self.number = number
         self.codec = codec_for(value_type, null=True)
         self.history = history
@@ -85,10 +84,29 @@ class Table(FaustTable[Any, Any]):
         frame = _frame_in_hand()
         if frame is None:
             self._refuse_write()
-        part = frame.parts.get(self.number)
-        if part is None:
+        try:
+            part = frame.parts[self.number]
+        except KeyError:
             part = self._part(frame)
-        part.put(key, value, frame)
+        if type(key) is not str or type(value) not in part.exact:
+            part.put(key, value, frame)
+            return
+        # TablePart.put for a text key and a value that decodes to itself, written out: a call less a record.
+        try:
+            data = part.dump(value)
+        except (TypeError, ValueError):
+            data = part.encode(value)  # says what is wrong with it
+        if data == b"null" and value is not None:
+            data = part.encode(value)  # a float that JSON has no word for: refused
+        latest = part.latest
+        if key not in latest:
+            part.admit(key, key, frame)
+        keys = part.keys
+        latest[key] = len(keys)
+        keys.append(key)
+        part.values.append(data)
+        part.rows.append(frame.row)
+        part.hot[key] = value
 
     def __delitem__(self, key: Any) -> None:
         frame = _frame_in_hand()
@@ -101,7 +119,7 @@ class Table(FaustTable[Any, Any]):
         frame = _frame_in_hand()
         if frame is None:
             return self._reader().get(key, MISSING) is not MISSING
-        return self._part(frame).has(key)
+        return bool(self._part(frame).has(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return a row's value, or `default`: the table's own default is not used."""
@@ -122,7 +140,11 @@ class Table(FaustTable[Any, Any]):
     def _part(self, frame: Frame) -> Any:
         part = frame.parts.get(self.number)
         # `touch` is the engine's: it gives the part, or has the epoch redone in lock step with others that use the table.
-        return frame.touch(self) if part is None else part
+        if part is not None:
+            return part
+        if frame.touch is None:
+            raise AgentStoppedError(f"agent {frame.agent!r} was started without table {self.name!r}")
+        return frame.touch(self)
 
     def _reader(self) -> Any:
         return self._app.table_reader(self)
@@ -174,7 +196,7 @@ class Table(FaustTable[Any, Any]):
         """Return (key, value) in key-byte order."""
         return _Items(self)
 
-    def copy(self) -> dict[Any, Any]:  # type: ignore[override]
+    def copy(self) -> dict[Any, Any]:
         """Return the rows as a dictionary."""
         return dict(self._pairs())
 
@@ -282,8 +304,12 @@ def _users_line() -> str:
 
 def _check(name: str, default: Any, partitions: Any, history: Any, changelog: Any) -> None:
     if default is not None and not callable(default):
-        raise MisuseError(f"table {name!r}: default is a function or type that makes a value, such as int; found {default!r}")
-    if partitions is not None and (isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1):
+        raise MisuseError(
+            f"table {name!r}: default is a function or type that makes a value, such as int; found {default!r}"
+        )
+    if partitions is not None and (
+        isinstance(partitions, bool) or not isinstance(partitions, int) or partitions < 1
+    ):
         raise MisuseError(f"table {name!r}: partitions is a whole number from 1; found {partitions!r}")
     if isinstance(history, timedelta):
         if history <= timedelta(0):

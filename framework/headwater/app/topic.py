@@ -54,9 +54,13 @@ class Topic(FaustTopic):
         if len(set(topics)) != len(topics):
             raise MisuseError(f"app.topic({', '.join(map(repr, topics))}) names a topic twice")
         if partitions is not None and (
-            isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX
+            isinstance(partitions, bool)
+            or not isinstance(partitions, int)
+            or not 1 <= partitions <= PARTITIONS_MAX
         ):
-            raise MisuseError(f"topic {topics[0]!r}: partitions is a whole number from 1; found {partitions!r}")
+            raise MisuseError(
+                f"topic {topics[0]!r}: partitions is a whole number from 1; found {partitions!r}"
+            )
         if key_serializer not in (None, "raw", "json", "text"):
             raise MisuseError(
                 f"topic {topics[0]!r}: key_serializer {key_serializer!r} is not there; keys are encoded by their type, "
@@ -92,7 +96,7 @@ class Topic(FaustTopic):
         """Return the topic's name, as faust calls it."""
         return self.name
 
-    @property
+    @property  # type: ignore[misc]
     def partitions(self) -> int | None:
         """The declared number of partitions, or None (the app's number when the topic is made)."""
         return self._partitions
@@ -109,7 +113,7 @@ class Topic(FaustTopic):
 
     # -- reading is declared
 
-    def stream(self, **kwargs: Any) -> Stream:  # type: ignore[override]
+    def stream(self, **kwargs: Any) -> Stream:
         """Return an unbound stream of the topic, to be given to an agent."""
         if kwargs:
             raise MisuseError(f"topic.stream() takes no options; found {', '.join(sorted(kwargs))}")
@@ -171,7 +175,12 @@ class Topic(FaustTopic):
         )
 
     async def send_encoded(
-        self, key: bytes | None, value: bytes | None, partition: int | None, timestamp: float | None, headers: Any
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: Any,
     ) -> Awaitable[Any]:
         """Send bytes as they are."""
         return await sends.send(
@@ -211,7 +220,12 @@ class Topic(FaustTopic):
         if partition is None:
             return None
         count = self._partitions
-        if isinstance(partition, bool) or not isinstance(partition, int) or partition < 0 or (count and partition >= count):
+        if (
+            isinstance(partition, bool)
+            or not isinstance(partition, int)
+            or partition < 0
+            or (count and partition >= count)
+        ):
             expected = f"0 to {count - 1}" if count else "a whole number from 0"
             raise MisuseError(f"topic {self.name!r}: a partition is {expected}; found {partition!r}")
         return partition

@@ -98,12 +98,18 @@ def _attributes(root: Any, names: set[str]) -> Iterator[Any]:
     if isinstance(root, (Table, str, bytes, int, float)) or root is None:
         return
     if type(root) in (list, tuple, set, frozenset, dict):
-        yield from (value for value in (root.values() if type(root) is dict else root) if isinstance(value, Table))
+        yield from (
+            value for value in (root.values() if type(root) is dict else root) if isinstance(value, Table)
+        )
         return
     for name in sorted(names):
         try:
             value = inspect.getattr_static(root, name)
         except (AttributeError, TypeError):
             continue
-        if isinstance(root, ModuleType) or not hasattr(type(value), "__get__") or _function(value) is not None:
+        if (
+            isinstance(root, ModuleType)
+            or not hasattr(type(value), "__get__")
+            or _function(value) is not None
+        ):
             yield value

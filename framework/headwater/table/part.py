@@ -16,6 +16,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
+
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
@@ -30,6 +32,8 @@ CACHE_BYTES_MAX = 64 << 20
 
 _SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
 """One value or more of each type that can't be changed in place."""
+
+_encode_json = msgspec.json.Encoder().encode
 
 _IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
 
@@ -99,6 +103,7 @@ class TablePart:
         "_cache_bytes",
         "codec",
         "default",
+        "dump",
         "encode",
         "exact",
         "hot",
@@ -138,6 +143,8 @@ class TablePart:
         self.encode = codec.encode
         self.shared = codec.immutable
         self.exact = exact_types(codec)
+        # Where values of these types are plain JSON, the bare C function does; else the codec, which checks and explains.
+        self.dump = _encode_json if is_plain_json(codec, self.exact) else codec.encode
         self.default = default
         self.local = local or partitions == 1
         self.hot: dict[Any, Any] = {}
@@ -162,7 +169,7 @@ class TablePart:
             self._remember(key, data)
         if data is None:
             return MISSING
-        value = self.codec.decode(data)  # type: ignore[arg-type]
+        value = self.codec.decode(data)
         if type(value) in _IMMUTABLE or self.shared:
             self.hot[key] = value
         return value
@@ -187,7 +194,10 @@ class TablePart:
         return self.get(key if type(key) is str else canonical(key)) is not MISSING
 
     def put(self, key: Any, value: Any, frame: FrameLike) -> None:
-        """Set a row. Raises HomePartitionError where the key's home is another partition."""
+        """Set a row. Raises HomePartitionError where the key's home is another partition.
+
+        `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
+        """
         data = self.encode(value)
         name = key if type(key) is str else canonical(key)
         if name not in self.latest:
@@ -344,6 +354,12 @@ def exact_types(codec: Codec) -> frozenset[type]:
         if type(back) is not type(sample) or back != sample:
             broken.add(type(sample))
     return _IMMUTABLE - broken
+
+
+def is_plain_json(codec: Codec, types: frozenset[type]) -> bool:
+    """Tell whether a codec writes values of these types as msgspec writes JSON."""
+    samples = [sample for sample in _SAMPLES if type(sample) in types]
+    return bool(samples) and all(codec.encode(sample) == _encode_json(sample) for sample in samples)
 
 
 def _bytes(name: str | bytes) -> bytes:

@@ -1,0 +1,68 @@
+"""Frames for tests: an agent with records in hand, over table parts in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from headwater.app.table import Table
+from headwater.stream.frame import CURRENT, Frame, Rows, Work
+from headwater.table.part import TablePart
+
+
+class DictStore:
+    """A store in a dictionary."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.changelog_offset = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from sorted(self.rows.items())
+
+    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
+        for key, data in changes.items():
+            if data is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = data
+        self.changelog_offset = changelog_offset
+
+
+def frame_over(*tables: Table, keys: Sequence[bytes | None] = (b"k",), partition: int = 0, partitions: int = 1) -> Frame:
+    """Return a frame with a part for each table and one row for each key, the first in hand."""
+    rows = Rows()
+    frame = Frame("tester", rows)
+    for table in tables:
+        frame.parts[table.number] = TablePart(
+            table.name, table.number, partition, partitions, DictStore(), table.codec,
+            default=table.default, local=table.local,
+        )  # fmt: skip
+    hand(frame, keys)
+    return frame
+
+
+def hand(frame: Frame, keys: Sequence[bytes | None], values: Sequence[Any] | None = None, topic: str = "source") -> Work:
+    """Put records in the frame's hand."""
+    count = len(keys)
+    frame.rows.task_times.extend(1_000 + at for at in range(count))
+    frame.work = Work(
+        range(count), values or [None] * count, keys, [b"raw"] * count, [1_500 + at for at in range(count)],
+        [7 + at for at in range(count)], None, 0, [(topic, 3)],
+    )  # fmt: skip
+    frame.row = 0
+    return frame.work
+
+
+@contextmanager
+def inside(frame: Frame) -> Iterator[Frame]:
+    """Run code as the agent of a frame."""
+    token = CURRENT.set(frame)
+    try:
+        yield frame
+    finally:
+        CURRENT.reset(token)
