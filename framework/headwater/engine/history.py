@@ -10,7 +10,7 @@ from headwater.core.errors import HandoverGapError, OffsetTrimmedError, UnknownN
 from headwater.core.names import internal_topic, parse_internal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headwater.archive.archive import Archive
     from headwater.core.batch import Batch
@@ -203,12 +203,15 @@ def dump_table(
     *,
     as_of: int | None = None,
     raw: bool = False,
+    key_json: Callable[[bytes], Any] | None = None,
 ) -> Iterator[str]:
     """Yield a table's canonical dump, a line a row, over all partitions in the order of key bytes."""
     from headwater.table.dump import canonical_rows, merge_partitions
 
     parts = fold_table(log, archive, app_id, generation, table, as_of=as_of)
-    return canonical_rows(merge_partitions(sorted(rows.items()) for rows in parts.values()), raw=raw)
+    return canonical_rows(
+        merge_partitions(sorted(rows.items()) for rows in parts.values()), raw=raw, key_json=key_json
+    )
 
 
 def _bind(log: Log, archive: Archive | None, topic: str) -> None:

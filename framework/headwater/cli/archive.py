@@ -1,0 +1,152 @@
+"""`headwater archive`: copy the log to the archive, list segments, check every byte."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headwater.cli.command import group
+from headwater.cli.output import time_text
+from headwater.cli.session import Session, pass_session
+from headwater.core.errors import UnknownNameError, did_you_mean
+from headwater.core.names import control_topic, parse_internal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PAUSE_S = 0.2
+_COLUMNS = ("topic", "partition", "base", "next", "count", "min_time", "max_time", "bytes", "gap")
+
+
+@group("archive", example="headwater archive run --until-idle")
+def archive() -> None:
+    """Copy the log to the archive, list it, check it."""
+
+
+@archive.command("run", example="headwater -A headwater_apps.flights archive run --until-idle")
+@click.argument("topics", nargs=-1)
+@click.option("--until-idle", is_flag=True, help="Archive all that is in the log now, and end.")
+@pass_session
+def run(session: Session, topics: tuple[str, ...], until_idle: bool) -> None:
+    """Copy records from the log to the archive.
+
+    All topics of the log; with -A those that the app reads and writes, and its internal ones; or the TOPICS named. Runs
+    until it is stopped, unless --until-idle. Any number of archivers may run at once.
+    """
+    from headwater.archive.writer import Archiver
+
+    known = session.log.topics()
+    for topic in topics:
+        if topic not in known:
+            raise UnknownNameError(
+                f"no topic {topic!r} in the log {session.log.url}{did_you_mean(topic, known)}"
+            )
+    archiver = Archiver(
+        session.log, session.archive, list(topics) or _topics_of(session), clock=session.clock
+    )
+    if until_idle:
+        archiver.until_idle()
+    else:
+        _run_until_stopped(session, archiver)
+    counts = asdict(archiver.counts)
+    if counts["lost"]:
+        session.output.note(
+            f"headwater: {counts['lost']:,} records were gone from the log before they could be archived; "
+            "`headwater archive ls` shows the gaps"
+        )
+    session.output.result(
+        counts,
+        f"archived {counts['records']:,} records in {counts['segments']:,} segments ({counts['bytes']:,} bytes)",
+    )
+
+
+def _topics_of(session: Session) -> Callable[[], list[str]]:
+    """Return what to archive, asked anew at each pass: topics are made while the archiver runs."""
+    if session.target is None:
+        return lambda: list(session.log.topics())
+    app = session.target.app
+    app_id = session.app_id
+
+    def wanted() -> list[str]:
+        declared = {name for topic in app.declared.topics.values() for name in topic.topics}
+        return [
+            name
+            for name in session.log.topics()
+            if name in declared or name == control_topic(app_id) or parse_internal(name, app_id) is not None
+        ]
+
+    return wanted
+
+
+def _run_until_stopped(session: Session, archiver: Any) -> None:
+    """Archive until SIGTERM or SIGINT; then what is there is archived, so that a stop leaves little behind."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    session.output.note(
+        f"headwater: archiving {session.log.url} to {session.settings.shown()[1].value}; stop with Ctrl-C"
+    )
+    while not stop.is_set():
+        if not archiver.step():
+            stop.wait(_PAUSE_S)
+    archiver.flush()
+
+
+@archive.command("ls", example="headwater archive ls departures --json")
+@click.argument("topics", nargs=-1)
+@pass_session
+def ls(session: Session, topics: tuple[str, ...]) -> None:
+    """List segments: offsets [base, next), records, times, bytes; `gap` names why offsets are missing."""
+    found = session.archive.topics()
+    for topic in topics:
+        _require(session, topic)
+    rows = [
+        {name: getattr(segment, name) for name in (*_COLUMNS, "path")}
+        for topic in (topics or found)
+        for partition in session.archive.partitions(topic)
+        for segment in session.archive.segments(topic, partition)
+    ]
+    if not session.output.json:
+        rows = [
+            row | {"min_time": time_text(row["min_time"]), "max_time": time_text(row["max_time"])}
+            for row in rows
+        ]
+    session.output.rows(rows, _COLUMNS, empty="nothing is archived; run `headwater archive run --until-idle`")
+
+
+@archive.command("verify", example="headwater archive verify departures")
+@click.argument("topic", required=False)
+@pass_session
+def verify(session: Session, topic: str | None) -> int:
+    """Check every byte and that segments tile each partition; ends with 1 where anything is damaged.
+
+    Gaps that the archiver recorded are told, and are no damage.
+    """
+    if topic is not None:
+        _require(session, topic)
+    errors = gaps = 0
+    for finding in session.archive.verify(topic):
+        errors += finding.error
+        gaps += not finding.error
+        if session.output.json:
+            session.output.rows([asdict(finding)], (), empty="")
+        else:
+            where = f"{finding.topic}/{finding.partition} offsets {finding.base}..{finding.next - 1}"
+            session.output.text(f"{'damaged' if finding.error else 'gap'}: {where}: {finding.message}")
+    if not session.output.json:
+        session.output.text(
+            f"{errors} damaged, {gaps} recorded gaps"
+            if errors or gaps
+            else "the archive is whole: no byte differs, no offset is missing"
+        )
+    return 1 if errors else 0
+
+
+def _require(session: Session, topic: str) -> None:
+    known = session.archive.topics()
+    if topic not in known:
+        raise UnknownNameError(f"no topic {topic!r} is archived{did_you_mean(topic, known)}")

@@ -1,0 +1,58 @@
+"""`headwater worker`: run an app's agents."""
+
+from __future__ import annotations
+
+import click
+
+from headwater.cli.command import command
+from headwater.cli.session import Session, pass_session
+from headwater.core.errors import MisuseError
+
+
+@command("worker", example="headwater -A headwater_apps.flights worker --until-idle --processes 3")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many OS processes.",
+)
+@click.option(
+    "--until-idle",
+    is_flag=True,
+    help="End with 0 once the whole group has processed and committed all that is there.",
+)
+@click.option(
+    "--epoch",
+    "epoch_s",
+    type=click.FloatRange(0.001, 60),
+    metavar="S",
+    help="Seconds between commits (else 0.1, in a replay 1).",
+)
+@click.option("--allow-gaps", is_flag=True, help="Go on where neither archive nor log has the records.")
+@click.option("--web", metavar="HOST:PORT", help="Not in this version: it is refused.")
+@click.option("--no-web", is_flag=True, help="No web server; this version has none.")
+@pass_session
+def worker(
+    session: Session,
+    processes: int,
+    until_idle: bool,
+    epoch_s: float | None,
+    allow_gaps: bool,
+    web: str | None,
+    no_web: bool,
+) -> int:
+    """Run the app's agents from their positions.
+
+    Of the promoted generation; a new app starts at the earliest record of archive and log. SIGTERM and Ctrl-C: what is
+    begun is finished and committed, then the worker leaves and ends with 0.
+    """
+    target = session.require_target("worker")
+    if web is not None:
+        raise MisuseError("--web: this version of Headwater has no web server; leave it out")
+    from headwater.engine.options import RunOptions
+    from headwater.engine.run import run_worker
+
+    options = RunOptions(until_idle=until_idle, epoch_s=epoch_s, processes=processes, allow_gaps=allow_gaps)
+    return int(run_worker(target.app, target.spec, options, settings=session.settings))
