@@ -30,7 +30,9 @@ def another(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) 
     def open_it() -> Log:
         kind = request.param
         opened.append(
-            MemoryLog(request.node.nodeid, clock=clock) if kind == "memory" else EmbeddedLog(tmp_path, clock=clock)
+            MemoryLog(request.node.nodeid, clock=clock)
+            if kind == "memory"
+            else EmbeddedLog(tmp_path, clock=clock)
         )
         return opened[-1]
 
@@ -81,7 +83,7 @@ def test_a_task_moves_only_after_its_owner_released_it(another: Open, log: Log) 
     second = another().join("g", 2)
     assert second.heartbeat().owned == frozenset()
     beat = first.heartbeat()
-    assert (beat.owned, beat.revoking) == ({0, 1}, {1})
+    assert [beat.owned, beat.revoking] == [{0, 1}, {1}]
     assert second.heartbeat().owned == frozenset()
     log.commit(Transaction(record(), {TopicPartition("in", 1): 1}, first, [1]))
     first.release([1])
@@ -106,7 +108,9 @@ def test_what_a_leaver_owned_is_taken_by_the_others(another: Open, log: Log) -> 
     assert log.members("g") == 2
 
 
-def test_an_expired_member_is_fenced_once_another_went_on(another: Open, log: Log, clock: ManualClock) -> None:
+def test_an_expired_member_is_fenced_once_another_went_on(
+    another: Open, log: Log, clock: ManualClock
+) -> None:
     """I4, I18: nothing of what it commits is visible."""
     slow, quick = log.join("g", 2, lease_s=0.5), another().join("g", 2, lease_s=5)
     settle(slow, quick)
@@ -150,6 +154,6 @@ def test_more_members_than_tasks_leave_some_idle(log: Log) -> None:
 
 def test_groups_are_apart(log: Log) -> None:
     one, two = log.join("g", 1), log.join("h", 1)
-    assert (one.heartbeat().owned, two.heartbeat().owned) == ({0}, {0})
+    assert [one.heartbeat().owned, two.heartbeat().owned] == [{0}, {0}]
     log.commit(Transaction((), {TopicPartition("in", 0): 1}, one, [0]))
     assert (log.positions("g"), log.positions("h")) == ({TopicPartition("in", 0): 1}, {})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwater.core.batch import Append
+from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import FencedError
 from headwater.log.embedded import EmbeddedLog
 from headwater.log.embedded import log as embedded
@@ -46,7 +47,9 @@ def wait_for(path: Path, count: int = 1, timeout_s: float = 30.0) -> list[str]:
     """Wait until a file has that many lines."""
     end_s = time.monotonic() + timeout_s
     while len(found := lines(path)) < count:
-        assert time.monotonic() < end_s, f"{path.name} has {len(found)} lines after {timeout_s} s, expected {count}"
+        assert time.monotonic() < end_s, (
+            f"{path.name} has {len(found)} lines after {timeout_s} s, expected {count}"
+        )
         time.sleep(0.005)
     return found
 
@@ -88,7 +91,7 @@ def write_for_ever(folder: Path, writer: str, acknowledged: Path) -> None:
     member.heartbeat()
     number = sum(log.positions(f"group-{writer}").values())
     while True:
-        moved = {embedded.TopicPartition("a", 0): number + 1}
+        moved = {TopicPartition("a", 0): number + 1}
         log.commit(Transaction(pair(writer, number), moved, member, [0]))
         note(acknowledged, str(number))
         number += 1
@@ -130,6 +133,24 @@ def stop_at(folder: Path, where: str, lease_s: float, told: Path) -> None:
         note(told, "fenced")
     else:
         note(told, "committed")
+
+
+def die_at(folder: Path, where: str) -> None:
+    """Commit once, and in a second, large transaction die at a named point."""
+    os.environ["HEADWATER_CRASH"] = f"{where}:2"
+    embedded.TRANSACTION_BYTES = 6000
+    log = EmbeddedLog(folder)
+    log.append(pair("w", 1))
+    log.append([*pair("w", 2), *(Append("b", 0, [0], [None], [os.urandom(4000)]) for _ in range(5))])
+
+
+def keep_for_itself(folder: Path, told: Path) -> None:
+    """Take the database file from everybody, as opening and closing do for a moment, and stop."""
+    with sqlite3.connect(folder / "log.sqlite", isolation_level=None) as raw:
+        raw.execute("PRAGMA locking_mode = EXCLUSIVE")
+        raw.execute("BEGIN IMMEDIATE")
+        note(told, "mine")
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def hang_inside(folder: Path, told: Path) -> None:

@@ -54,7 +54,9 @@ def numbers_by_writer(log: EmbeddedLog) -> dict[str, list[int]]:
     return found
 
 
-def test_four_processes_commit_at_once_and_nothing_is_lost_or_doubled(log: EmbeddedLog, tmp_path: Path) -> None:
+def test_four_processes_commit_at_once_and_nothing_is_lost_or_doubled(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
     processes = [start("write", tmp_path / "log", f"w{n}", 60) for n in range(4)]
     for process in processes:
         process.join(60)
@@ -71,7 +73,9 @@ def test_after_twenty_kills_in_commits_every_acknowledged_transaction_is_there_o
         for name in ("w0", "w1"):
             acknowledged = tmp_path / name
             seen = len(lines(acknowledged))
-            running.append((start("write_for_ever", tmp_path / "log", name, acknowledged), acknowledged, seen))
+            running.append(
+                (start("write_for_ever", tmp_path / "log", name, acknowledged), acknowledged, seen)
+            )
         for process, acknowledged, seen in running:
             wait_for(acknowledged, seen + 1)
             time.sleep(chance.random() * 0.05)
@@ -99,7 +103,9 @@ def test_after_twenty_kills_in_commits_every_acknowledged_transaction_is_there_o
     print({name: len(found[name]) for name in found}, "transactions through 20 kills")
 
 
-def test_a_waiting_reader_of_another_process_sees_a_commit_within_20_ms(log: EmbeddedLog, tmp_path: Path) -> None:
+def test_a_waiting_reader_of_another_process_sees_a_commit_within_20_ms(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
     writer = start("write_times", tmp_path / "log", 40, 0.02)
     waits_ms: list[float] = []
     version, end_s = log.version(), time.monotonic() + 30
@@ -148,7 +154,9 @@ def test_a_process_stopped_inside_its_transaction_is_ended_and_others_go_on(
     assert lines(tmp_path / "told") == ["begins"]
 
 
-def test_a_process_stopped_before_its_transaction_is_fenced_and_not_ended(log: EmbeddedLog, tmp_path: Path) -> None:
+def test_a_process_stopped_before_its_transaction_is_fenced_and_not_ended(
+    log: EmbeddedLog, tmp_path: Path
+) -> None:
     """I4, I18: it wakes up after another took over its task, and can commit nothing."""
     stopped = start("stop_at", tmp_path / "log", "log.before_begin", 0.3, tmp_path / "told")
     wait_for(tmp_path / "told")
@@ -194,10 +202,55 @@ def test_a_busy_log_is_waited_for_and_nobody_is_ended(
     writers = [start("write", tmp_path / "log", f"w{n}", 40) for n in range(2)]
     with caplog.at_level(logging.WARNING):
         for number in range(40):
-            log.append([Append("a", 1, [0], [None], [f"me:{3 * number + 1}".encode()])] )
+            log.append([Append("a", 1, [0], [None], [f"me:{3 * number + 1}".encode()])])
     for writer in writers:
         writer.join(60)
         assert writer.exitcode == 0
     assert not caplog.records
     assert len(values(log, "a", 1)) == 120
     log.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "is_there"),
+    [
+        ("log.before_begin", False),
+        ("log.in_transaction", False),
+        ("log.before_commit", False),
+        ("log.after_commit", True),
+    ],
+)
+def test_a_process_killed_at_a_point_of_a_commit_leaves_all_of_it_or_nothing(
+    log: EmbeddedLog, tmp_path: Path, where: str, is_there: bool
+) -> None:
+    """I17: and what it had staged is swept by the next opener."""
+    died = start("die_at", tmp_path / "log", where)
+    died.join(30)
+    assert died.exitcode == -signal.SIGKILL
+    assert values(log, "a", 1) == ([b"w:1", b"w:2"] if is_there else [b"w:1"])
+    assert len(values(log, "b", 0)) == (1 + 1 + 5 if is_there else 1)
+    raw = sqlite3.connect(tmp_path / "log" / "log.sqlite")
+    left = raw.execute("SELECT count(*) FROM staged").fetchone()[0]
+    assert (left > 0) == (where in ("log.in_transaction", "log.before_commit"))
+    raw.close()
+    log.close()
+    EmbeddedLog(tmp_path / "log").close()
+    raw = sqlite3.connect(tmp_path / "log" / "log.sqlite")
+    assert raw.execute("SELECT count(*) FROM staged").fetchone() == (0,)
+    assert (
+        raw.execute("SELECT count(*) FROM blob").fetchone()
+        == raw.execute("SELECT count(*) FROM batch").fetchone()
+    )
+    raw.close()
+
+
+def test_a_process_stopped_while_it_has_the_file_to_itself_is_ended(tmp_path: Path) -> None:
+    EmbeddedLog(tmp_path / "log").close()
+    stopped = start("keep_for_itself", tmp_path / "log", tmp_path / "told")
+    wait_for(tmp_path / "told")
+    wait_until_stopped(stopped.pid)
+    log = EmbeddedLog(tmp_path / "log", writer_lease_s=0.3)
+    log.create_topic("a", 2)
+    log.close()
+    stopped.join(10)
+    assert stopped.exitcode == -signal.SIGKILL

@@ -148,15 +148,18 @@ class Database:
             except sqlite3.Error as error:
                 raise explained(error, self.path) from error
 
-    def attempt(self, statement: str) -> bool:
-        """Run a PRAGMA that may find others in its way, which is no error; return whether it went through."""
+    def attempt(self, statement: str, *, wait_ms: int) -> bool:
+        """Run a PRAGMA that may find others in its way, which is no error; return whether it went through in time."""
         with self._turn:
             try:
+                self._raw.execute(f"PRAGMA busy_timeout = {wait_ms}")
                 return bool(self._raw.execute(f"PRAGMA {statement}").fetchone()[0] == 0)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF in (*_BUSY, sqlite3.SQLITE_LOCKED):
                     return False
                 raise explained(error, self.path) from error
+            finally:
+                self._raw.execute("PRAGMA busy_timeout = 0")
 
     def _when_free(self, action: Callable[[], T]) -> T:
         """Do something as soon as no other process is in the way."""

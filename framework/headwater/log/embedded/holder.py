@@ -34,6 +34,8 @@ _chance = random.Random()  # waiters must not wake in step; nothing that is stor
 
 WRITE_LOCK_BYTE = 120
 """UNIX_SHM_BASE + WAL_WRITE_LOCK of SQLite's os_unix.c and wal.c; part of its file format since 3.7."""
+SHARED_BYTE, SHARED_BYTES = (1 << 30) + 2, 510
+"""The bytes of the database file itself that each connection holds shared, from the same file."""
 
 CHECK_S = 0.1
 GRACE_S = 3.0
@@ -43,10 +45,10 @@ GIVE_UP_S = 30.0
 _FLOCK = "hhqqi4x" if sys.platform == "linux" else "qqihh"
 
 
-def _pack(start: int) -> bytes:
+def _pack(kind: int, start: int, length: int) -> bytes:
     if sys.platform == "linux":
-        return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
-    return struct.pack(_FLOCK, start, 1, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        return struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)
+    return struct.pack(_FLOCK, start, length, 0, kind, os.SEEK_SET)
 
 
 def _unpack(data: bytes) -> tuple[int, int]:
@@ -86,23 +88,29 @@ class WriteLock:
                 self._handles.clear()
 
     def holder(self) -> int | None:
-        """Return the pid of the other process that holds the lock now (0: one of another pid namespace), or None."""
+        """Return the pid of the other process that is in the way now (0: one of another pid namespace), or None."""
         with self._guard:
-            handle = self._handle()
-            if handle is None:
-                return None
-            kind, pid = _unpack(fcntl.fcntl(handle, fcntl.F_GETLK, _pack(WRITE_LOCK_BYTE)))
-            return None if kind == fcntl.F_UNLCK else max(pid, 0)
+            writer = self._asked("-shm", fcntl.F_WRLCK, WRITE_LOCK_BYTE, 1)
+            # Opening and closing alone take the file itself, from everybody; else all hold it shared.
+            return self._asked("", fcntl.F_RDLCK, SHARED_BYTE, SHARED_BYTES) if writer is None else writer
 
-    def _handle(self) -> int | None:
+    def _asked(self, suffix: str, kind: int, start: int, length: int) -> int | None:
+        handle = self._handle(suffix)
+        if handle is None:
+            return None
+        held, pid = _unpack(fcntl.fcntl(handle, fcntl.F_GETLK, _pack(kind, start, length)))
+        return None if held == fcntl.F_UNLCK else max(pid, 0)
+
+    def _handle(self, suffix: str) -> int | None:
+        """Return a descriptor of the file that is there now, opened at most once for each such file."""
         try:
-            there = os.stat(self._path + "-shm")
+            there = os.stat(self._path + suffix)
         except FileNotFoundError:
             return None
         for handle in reversed(self._handles):
             if os.path.samestat(os.fstat(handle), there):
                 return handle
-        self._handles.append(os.open(self._path + "-shm", os.O_RDWR | os.O_CLOEXEC))
+        self._handles.append(os.open(self._path + suffix, os.O_RDWR | os.O_CLOEXEC))
         return self._handles[-1]
 
 

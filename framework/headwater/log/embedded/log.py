@@ -243,7 +243,8 @@ class EmbeddedLog(Log):
         kept = self._columns.get(blob)
         if kept is not None:
             return kept
-        row = raw.execute("SELECT data FROM blob WHERE number = ?", (blob,)).fetchone()
+        # The cast costs nothing, and a damaged type byte then fails the checksum rather than the driver.
+        row = raw.execute("SELECT CAST(data AS BLOB) FROM blob WHERE number = ?", (blob,)).fetchone()
         if row is None:
             raise self._corrupt(where, base, f"blob {blob} is missing")
         found = checksum(row[0])
