@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.cli.command import command
+from headwater.cli.logs import show_logs
 from headwater.cli.output import is_terminal, time_text
 from headwater.cli.session import Session, pass_session
 from headwater.core.errors import HeadwaterError, TimeRangeError
@@ -93,6 +94,7 @@ def replay(
         )
     if high is not None and follow:
         raise TimeRangeError("--until and --follow exclude each other: a replay ends at U, or goes live")
+    show_logs("warning")
     from headwater.engine.options import RunOptions
     from headwater.engine.replay import prepare_replay
     from headwater.engine.run import run_worker

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from headwater.cli.command import command
+from headwater.cli.logs import LEVELS, show_logs
 from headwater.cli.session import Session, pass_session
 from headwater.core.errors import MisuseError
 
@@ -31,6 +32,19 @@ from headwater.core.errors import MisuseError
     help="Seconds between commits (else 0.1, in a replay 1).",
 )
 @click.option("--allow-gaps", is_flag=True, help="Go on where neither archive nor log has the records.")
+@click.option(
+    "--generation",
+    metavar="NAME",
+    help="Run this generation and no other (else the promoted one, whichever it is).",
+)
+@click.option(
+    "--loglevel",
+    "-l",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="What is logged to stderr.",
+)
 @click.option("--web", metavar="HOST:PORT", help="Not in this version: it is refused.")
 @click.option("--no-web", is_flag=True, help="No web server; this version has none.")
 @pass_session
@@ -40,6 +54,8 @@ def worker(
     until_idle: bool,
     epoch_s: float | None,
     allow_gaps: bool,
+    generation: str | None,
+    loglevel: str,
     web: str | None,
     no_web: bool,
 ) -> int:
@@ -51,8 +67,15 @@ def worker(
     target = session.require_target("worker")
     if web is not None:
         raise MisuseError("--web: this version of Headwater has no web server; leave it out")
+    show_logs(loglevel)
     from headwater.engine.options import RunOptions
     from headwater.engine.run import run_worker
 
-    options = RunOptions(until_idle=until_idle, epoch_s=epoch_s, processes=processes, allow_gaps=allow_gaps)
+    options = RunOptions(
+        generation=generation,
+        until_idle=until_idle,
+        epoch_s=epoch_s,
+        processes=processes,
+        allow_gaps=allow_gaps,
+    )
     return int(run_worker(target.app, target.spec, options, settings=session.settings))
