@@ -1,0 +1,229 @@
+"""Put one task together: its inputs at their positions, its table parts brought up to their changelogs, its agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headwater.core.errors import RecoveryError
+from headwater.core.names import internal_topic
+from headwater.engine.inputs import Input
+from headwater.engine.instance import start_agent, start_sender
+from headwater.engine.runner import Runner
+from headwater.engine.task import Task
+from headwater.source.bounds import start_of
+from headwater.source.handover import HandoverSource
+from headwater.source.live import LiveSource
+from headwater.stream.frame import Frame
+from headwater.table.part import TablePart
+from headwater.table.recovery import recover
+from headwater.table.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from headwater.app.app import App
+    from headwater.archive.archive import Archive
+    from headwater.core.batch import Batch
+    from headwater.engine.plan import RunPlan
+    from headwater.engine.positions import TaskState
+    from headwater.engine.topology import Reader
+    from headwater.log.interface import Log
+    from headwater.source.interface import Source
+    from headwater.stream.plan import StreamPlan
+
+FETCH_BYTES_MIN = 64 << 10
+FETCH_BYTES_MAX = 4 << 20
+
+_PLAIN_KEYS = (None, bytes)
+
+
+class RunnerAgent:
+    """How an agent fails, with the app's defaults filled in."""
+
+    __slots__ = ("dead_letters", "name", "retries", "split", "timeout_s")
+
+    def __init__(self, name: str, agent: Any, options: Any) -> None:
+        """Take the agent's own where it has one."""
+        self.name = name
+        self.retries: int = options.retries if agent.retries is None else agent.retries
+        self.timeout_s: float | None = options.timeout_s if agent.timeout_s is None else agent.timeout_s
+        self.split: bool = agent.split
+        self.dead_letters: bool = options.dead_letters if agent.dead_letters is None else agent.dead_letters
+
+
+class Assembly:
+    """Makes the tasks of one run."""
+
+    def __init__(
+        self,
+        app: App,
+        log: Log,
+        archive: Archive,
+        plan: RunPlan,
+        recorded: Mapping[str, StreamPlan],
+        state: str,
+        *,
+        allow_gaps: bool = False,
+        written: frozenset[str] = frozenset(),
+        touch: Callable[[str, Any], TablePart] | None = None,
+    ) -> None:
+        """`recorded` are the agents' plans after the probe; `written` the topics that the app's sinks write."""
+        self.app = app
+        self.log = log
+        self.archive = archive
+        self.plan = plan
+        self.recorded = recorded
+        self.state = state
+        self.allow_gaps = allow_gaps
+        self.written = written
+        self.touch = touch
+        inputs = sum(len(sub.topics) * sub.partitions for sub in plan.topology.subs)
+        share = app.options.buffer_bytes // max(1, 2 * inputs)
+        self.fetch_bytes_max = max(FETCH_BYTES_MIN, min(FETCH_BYTES_MAX, share))
+
+    def make(self, number: int, state: TaskState | None) -> Task:
+        """Return a task ready to run from its last committed state."""
+        sub, partition = self.plan.topology.task(number)
+        task = Task(number, sub, partition, self.plan, self.fetch_bytes_max)
+        try:
+            for topic in sub.topics:
+                self._add_inputs(task, topic, state)
+            for name in sub.tables:
+                self._add_part(task, name)
+            self._add_runners(task)
+        except BaseException:
+            self.close(task)
+            raise
+        task.begin(state)
+        return task
+
+    def close(self, task: Task) -> None:
+        """Let go of a task's stores and files."""
+        for part in task.parts.values():
+            part.store.close()  # type: ignore[attr-defined]
+        for an_input in task.inputs:
+            an_input.source.close()
+
+    def _add_inputs(self, task: Task, topic: str, state: TaskState | None) -> None:
+        plan, partition = self.plan, task.partition
+        upstream = task.sub.senders.get(topic)
+        if upstream is not None:
+            codec = self._codec_behind(topic)
+            source = LiveSource(self.log, topic, partition, 0)
+            senders = plan.topology.subs[upstream].partitions
+            self._add(task, Input(topic, partition, source, codec, senders=senders), state, 0)
+            return
+        declared = self.app.topic_named(topic)
+        check = None if declared.key_type in _PLAIN_KEYS else declared.decode_key
+        start, end = plan.bounds.get(f"{topic}/{partition}", (None, None))
+        own = frozenset[int]()
+        if topic in self.written and not plan.promoted and topic not in plan.external:
+            # What this app wrote there belongs to another generation; this one's own comes from its shadow.
+            own = frozenset(plan.number_of(reader.name) for sub in plan.topology.subs for reader in sub.readers)
+            shadow = internal_topic(plan.app, plan.generation, "out", topic)
+            plan.partitions_of(shadow, topic)
+            self._add(
+                task,
+                Input(shadow, partition, LiveSource(self.log, shadow, partition, 0), declared.codec, check_key=check),
+                state,
+                0,
+            )
+        first = start_of(self.archive, self.log, topic, partition) if start is None else start
+        an_input = Input(
+            topic, partition, self._source(topic, partition, first), declared.codec, end=end,
+            time_from=plan.time_from, time_until=plan.time_until, check_key=check, skip_agents=own,
+        )  # fmt: skip
+        self._add(task, an_input, state, first)
+
+    def _add(self, task: Task, an_input: Input, state: TaskState | None, start: int) -> None:
+        an_input.assign_number(len(task.inputs))
+        task.inputs.append(an_input)
+        an_input.restore(state, start)
+
+    def _source(self, topic: str, partition: int, position: int) -> Source:
+        return HandoverSource(self.archive, self.log, topic, partition, position, allow_gaps=self.allow_gaps)
+
+    def _codec_behind(self, repartition: str) -> Any:
+        for sub in self.plan.topology.subs:
+            for reader in sub.readers:
+                if reader.sends_to == repartition:
+                    return self.app.topic_named(reader.topics[0]).codec
+        raise AssertionError(repartition)
+
+    def _add_part(self, task: Task, name: str) -> None:
+        table = self.app.declared.tables[name]
+        topic = self.plan.changelog_topic(name)
+        store = open_store(self.state, name, task.partition)
+        part = TablePart(
+            name, table.number, task.partition, task.sub.partitions, store, table.codec, default=table.default,
+            local=table.local,
+        )  # fmt: skip
+        task.parts[name] = part
+        task.history[name] = table.history
+        end = self.log.end_offset(topic, task.partition)
+        if store.changelog_offset > end:
+            # The folder belongs to a log that is gone; the changelog is the truth.
+            store.clear()
+        try:
+            recover(store, self._changelog(topic, task.partition, store.changelog_offset, end), end=end)
+        except RecoveryError:
+            if store.changelog_offset == 0:
+                raise
+            store.clear()
+            recover(store, self._changelog(topic, task.partition, 0, end), end=end)
+
+    def _changelog(self, topic: str, partition: int, position: int, end: int) -> Iterator[Batch]:
+        source = self._source(topic, partition, position)
+        try:
+            while source.position < end:
+                batch = source.fetch()
+                if batch.next == batch.base:
+                    return
+                yield batch
+        finally:
+            source.close()
+
+    def _add_runners(self, task: Task) -> None:
+        app, plan = self.app, self.plan
+        numbers = {str(i.tp.topic): i.number for i in task.inputs}
+        for together in task.sub.lock_steps():
+            runners = []
+            for reader in together:
+                agent = app.declared.agents[reader.agent]
+                frame = Frame(
+                    reader.name, task.rows, promoted=plan.promoted, message_bytes_max=app.options.message_bytes_max,
+                )  # fmt: skip
+                if self.touch is not None:
+                    frame.touch = _toucher(self.touch, reader.agent)
+                frame.parts = {
+                    app.declared.tables[name].number: task.parts[name] for name in reader.tables if name in task.parts
+                }
+                runners.append(
+                    Runner(
+                        RunnerAgent(reader.name, agent, app.options),
+                        frame,
+                        self._start(reader),
+                        task.dead_letter,
+                    )
+                )
+                task.reads[reader.name] = {
+                    number
+                    for topic, number in numbers.items()
+                    if topic in reader.topics
+                    or topic in {internal_topic(plan.app, plan.generation, "out", t) for t in reader.topics}
+                }
+                if reader.sends_to is not None:
+                    task.sends_to[reader.name] = reader.sends_to
+            task.lock_steps.append(runners)
+
+    def _start(self, reader: Reader) -> Any:
+        app = self.app
+        if reader.sends_to is not None:
+            return start_sender(app, reader, {topic: app.topic_named(topic) for topic in reader.topics})
+        recorded = self.recorded[reader.agent]
+        topics = {topic: app.topic_named(topic) for topic in recorded.topics}
+        return start_agent(app, app.declared.agents[reader.agent], recorded, topics)
+
+
+def _toucher(touch: Callable[[str, Any], TablePart], agent: str) -> Callable[[Any], TablePart]:
+    return lambda table: touch(agent, table)

@@ -1,0 +1,352 @@
+"""The engine: the service that an app starts in place of faust's transport, conductor, consumer, producer and tables.
+
+It opens log and archive, decides which generation to run, and runs a session of it; when the pointer moves it begins
+another. Outside agents it answers for the app: sends, committed tables, tables as of a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mode import Service
+
+from headwater.archive import open_archive
+from headwater.core.batch import Append
+from headwater.core.clock import SYSTEM_CLOCK
+from headwater.core.errors import GenerationError, HeadwaterError, TopologyError
+from headwater.core.names import internal_topic
+from headwater.core.partitioner import partition_of
+from headwater.core.settings import Settings
+from headwater.core.times import parse_time
+from headwater.engine.assemble import Assembly
+from headwater.engine.committed import CommittedRows, as_of_rows
+from headwater.engine.control import Control
+from headwater.engine.generation import DISCARDED, LIVE, RUNNING, Generation
+from headwater.engine.options import RunOptions
+from headwater.engine.plan import RunPlan
+from headwater.engine.positions import Positions
+from headwater.engine.probe import specs_of
+from headwater.engine.session import Session
+from headwater.engine.slot import Slot
+from headwater.engine.topology import Topology, build_topology, check_same
+from headwater.log import open_log
+
+if TYPE_CHECKING:
+    from headwater.app.app import App
+    from headwater.archive.archive import Archive
+    from headwater.core.batch import Headers
+    from headwater.engine.topology import AgentSpec
+    from headwater.log.interface import Log
+    from headwater.table.part import TablePart
+
+log_ = logging.getLogger(__name__)
+
+EPOCH_LIVE_S = 0.1
+EPOCH_REPLAY_S = 1.0
+
+
+class RecordMetadata:
+    """Where a record sent outside agents was written."""
+
+    __slots__ = ("offset", "partition", "timestamp", "topic")
+
+    def __init__(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+        """Name the place; the timestamp is ms since 1970 UTC."""
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp = timestamp
+
+    def __repr__(self) -> str:
+        return f"RecordMetadata({self.topic}/{self.partition}@{self.offset})"
+
+
+class Relearn(HeadwaterError):  # noqa: N818 - a signal within the engine
+    """An agent touched a table that its code didn't show: the topology is made anew with what was learnt."""
+
+
+class Engine(Service):
+    """Runs an app's agents. `finished` is set when it has come to its end; `error` says why, where it failed."""
+
+    def __init__(self, app: App) -> None:
+        """Open nothing yet."""
+        super().__init__()
+        self.app = app
+        self.finished = asyncio.Event()
+        self.error: BaseException | None = None
+        self.session: Session | None = None
+        self._log: Log | None = None
+        self._archive: Archive | None = None
+        self._learned: dict[str, frozenset[str]] = {}
+        self._stopping = False
+        self._main: asyncio.Task[None] | None = None
+
+    # What the app asks
+
+    @property
+    def settings(self) -> Settings:
+        """Where log, archive and state lie, for this app."""
+        run = self.app.run
+        if run is not None and run.settings is not None:
+            return run.settings  # type: ignore[no-any-return]
+        options = self.app.options
+        return Settings.resolve(None, {"log": options.log, "archive": options.archive, "state": options.state})
+
+    @property
+    def log_client(self) -> Log:
+        """The log, opened at first use."""
+        if self._log is None:
+            self._log = open_log(self.settings.log)
+        return self._log
+
+    @property
+    def archive(self) -> Archive:
+        """The archive of this very log, opened at first use."""
+        if self._archive is None:
+            self._archive = open_archive(self.settings.archive, self.log_client.log_id)
+        return self._archive
+
+    def control(self) -> Control:
+        """The app's generations."""
+        return Control(self.log_client, self.archive, self.app.id)
+
+    async def send_outside(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: int | None,
+        headers: Headers,
+    ) -> RecordMetadata:
+        """Append one record outside epochs, at least once, and return where it is."""
+        stamp = SYSTEM_CLOCK.now_ms() if timestamp is None else timestamp
+
+        def append() -> RecordMetadata:
+            count = self.ensure_topic(topic)
+            number = partition
+            if number is None:
+                number = 0 if key is None else partition_of(key, count)
+            bases = self.log_client.append([Append(topic, number, [stamp], [key], [value], [headers])])
+            return RecordMetadata(topic, number, next(iter(bases.values())), stamp)
+
+        return await asyncio.to_thread(append)
+
+    def committed(self, table: Any) -> CommittedRows:
+        """Return the committed rows of a table's parts that this worker holds."""
+        tasks = [] if self.session is None else list(self.session.tasks.values())
+        return CommittedRows(table, [task.parts[table.name] for task in tasks if table.name in task.parts])
+
+    def as_of(self, table: Any, time: Any) -> dict[Any, Any]:
+        """Return a table's rows as they stood at an instant: {decoded key: decoded value}."""
+        time_ms = time if isinstance(time, int) else parse_time(str(time), now_ms=SYSTEM_CLOCK.now_ms())
+        control = self.control()
+        name = self.session.plan.generation if self.session is not None else control.pointer()
+        return as_of_rows(self.log_client, self.archive, self.app.id, control.generation(name), table, time_ms)
+
+    def is_leader(self) -> bool:
+        """Tell whether this worker holds the first task: what only one worker may run, runs there."""
+        return self.session is not None and 0 in self.session.tasks
+
+    def ensure_topic(self, topic: str, declared: str | None = None) -> int:
+        """Return a topic's partition count; make it where it is missing, as declared, else with the app's number."""
+        log = self.log_client
+        info = log.topic(topic)
+        if info is not None:
+            return info.partitions
+        count = None
+        if declared is not None and declared != topic:
+            base = log.topic(declared)
+            count = base.partitions if base is not None else None
+        known = self.app.declared.topics.get(declared or topic)
+        if count is None and known is not None:
+            count = known.partitions
+        return log.create_topic(topic, count or self.app.options.partitions).partitions
+
+    # Life
+
+    async def on_start(self) -> None:
+        """Begin to run."""
+        self._main = asyncio.create_task(self._run())
+
+    async def wait_ready(self) -> None:
+        """Return when the first tasks are recovered, or the engine has ended."""
+        while not self.finished.is_set() and (self.session is None or not self.session.ready.is_set()):
+            await asyncio.sleep(0.01)
+
+    async def on_stop(self) -> None:
+        """Finish the open epoch, leave the group, close everything."""
+        self._stopping = True
+        if self.session is not None:
+            self.session.stop()
+        if self._main is not None:
+            await asyncio.wait([self._main], timeout=9)
+            self._main.cancel()
+            await asyncio.wait([self._main], timeout=1)
+        if self._archive is not None:
+            self._archive.close()
+        if self._log is not None:
+            self._log.close()
+
+    async def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not await self._run_session():
+                    return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.finished.set()
+
+    async def _run_session(self) -> bool:
+        """Run one session; tell whether another is to follow (the pointer moved, or the topology was learnt anew)."""
+        options = self.app.run or RunOptions()
+        control = await asyncio.to_thread(self.control)
+        pointer = await asyncio.to_thread(control.pointer)
+        name = options.generation or pointer
+        specs = await specs_of(self.app, self._learned)
+        if not specs:
+            raise TopologyError(f"app {self.app.id!r} declares no agents; nothing would run")
+        slot = await asyncio.to_thread(Slot, self.settings.state, self.app.id, name)
+        try:
+            session = await asyncio.to_thread(self._prepare, control, name, name == pointer, specs, slot, options)
+            self.session = session
+            follower = asyncio.create_task(self._follow_pointer(control, session, options))
+            try:
+                if self._stopping:
+                    return False
+                await session.run()
+            except Relearn:
+                return True
+            except BaseException as error:
+                raise session.as_error(error) from error
+            finally:
+                follower.cancel()
+                await asyncio.wait([follower])
+            if session.plan.bounded and not self._stopping:
+                await asyncio.to_thread(self._finish, control, session)
+            return session.switch
+        finally:
+            slot.close()
+
+    def _prepare(
+        self, control: Control, name: str, promoted: bool, specs: list[AgentSpec], slot: Slot, options: RunOptions
+    ) -> Session:
+        app, log = self.app, self.log_client
+        topology = build_topology(app.id, name, specs, self.ensure_topic)
+        generation = self._generation(control, name, topology)
+        written = self._written()
+        plan = RunPlan(
+            app=app.id,
+            generation=name,
+            promoted=promoted,
+            topology=topology,
+            names=generation.names,
+            external=frozenset(t.name for t in app.declared.topics.values() if len(t.topics) == 1 and t.external),
+            total_order=generation.order == "time" and not generation.follow,
+            dead_letters=app.options.dead_letters,
+            bounds={place: (ends[0] or 0, ends[1]) for place, ends in generation.bounds.items()},
+            time_from=generation.time_from if generation.bounds else None,
+            time_until=generation.time_until if generation.bounds else None,
+            ensure=self.ensure_topic,
+        )
+        positions = Positions(log, app.id, name)
+        positions.create(topology.tasks)
+        for topic, count in topology.repartition_topics.items():
+            log.create_topic(topic, count)
+        log.create_topic(plan.dead_topic, 1)
+        for sub in topology.subs:
+            for table in sub.tables:
+                log.create_topic(plan.changelog_topic(table), sub.partitions)
+        for topic in written:
+            plan.partitions_of(plan.output_topic(topic), topic)
+        assembly = Assembly(
+            app, log, self.archive, plan, {spec.name: spec.plan for spec in specs}, slot.url,
+            allow_gaps=options.allow_gaps, written=written, touch=self._touch,
+        )  # fmt: skip
+        epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if generation.bounds else EPOCH_LIVE_S)
+        session = Session(
+            log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
+            until_idle=options.until_idle, at_least_once=app.options.guarantee == "at_least_once",
+        )  # fmt: skip
+        if generation.order == "live" and generation.bounds:
+            session.repeat_cuts_of(self.archive, generation.parent or LIVE)
+        return session
+
+    def _generation(self, control: Control, name: str, topology: Topology) -> Generation:
+        """Return the generation's metadata, written at its first start; refuse one that doesn't fit."""
+        found = control.generations().get(name)
+        if found is not None and found.state == DISCARDED and name != LIVE:
+            raise GenerationError(f"generation {name!r} was discarded; replay again under another name")
+        if found is not None and found.topology:
+            check_same(topology, found.topology, name)
+            return found
+        names = [reader.name for sub in topology.subs for reader in sub.readers]
+        topics = sorted(set(topology.source_topics) | set(topology.repartition_topics) | self._written())
+        shadows = [internal_topic(self.app.id, name, "out", topic) for topic in sorted(self._written())]
+        described = {
+            "topology": topology.describe(),
+            "names": [*names, *topics, *shadows],
+            "fingerprint": f"{topology.fingerprint()}-{self._code_fingerprint()}",
+        }
+        if found is None:
+            found = Generation(
+                name, self.app.id, state=RUNNING, order="live", follow=True, created_ms=SYSTEM_CLOCK.now_ms()
+            )
+        generation = replace(found, **described)  # type: ignore[arg-type]
+        control.put(generation)
+        return generation
+
+    def _code_fingerprint(self) -> str:
+        """Return a digest of the agents' source text, for people to see that logic differs."""
+        parts = []
+        for agent in self.app.declared.agents.values():
+            try:
+                parts.append(inspect.getsource(agent.fun))
+            except (OSError, TypeError):
+                parts.append(agent.name)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def _written(self) -> frozenset[str]:
+        """Return the topics that sinks write."""
+        names = set()
+        for agent in self.app.declared.agents.values():
+            for sink in agent.sinks:
+                topic = getattr(sink, "topic", sink)
+                if hasattr(topic, "topics") and len(topic.topics) == 1:
+                    names.add(topic.name)
+        return frozenset(names)
+
+    def _touch(self, agent: str, table: Any) -> TablePart:
+        """An agent reached a table that its code didn't show: learn it, and do the epoch anew with the right topology."""
+        self._learned[agent] = self._learned.get(agent, frozenset()) | {table.name}
+        log_.info("agent touches a table unseen by its code; the topology is made anew", extra={"table": table.name})
+        raise Relearn(f"agent {agent!r} touches table {table.name!r}")
+
+    def _finish(self, control: Control, session: Session) -> None:
+        """Note that a bounded generation has come to its end."""
+        name = session.plan.generation
+        found = control.generation(name)
+        if found.state == RUNNING:
+            ends = {place: end for place, (_, end) in session.plan.bounds.items()}
+            control.put(replace(found, state="finished", finished_ms=SYSTEM_CLOCK.now_ms(), ends=ends))
+
+    async def _follow_pointer(self, control: Control, session: Session, options: RunOptions) -> None:
+        """Have the session end when the pointer moves to another generation, unless told which one to run."""
+        if options.generation is not None:
+            return
+        while True:
+            await asyncio.sleep(0.5)
+            pointer = await asyncio.to_thread(control.pointer)
+            if pointer != session.plan.generation:
+                log_.info("another generation is promoted; switching", extra={"generation": pointer})
+                session.switch = True
+                session.stop()
+                return

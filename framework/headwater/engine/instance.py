@@ -1,0 +1,92 @@
+"""What an agent instance runs: the user's function over a bound stream with its yields staged, or the sending half of a group_by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headwater.app.agent import Agent
+from headwater.app.sink import Sink
+from headwater.app.stream import Stream
+from headwater.app.topic import Topic
+from headwater.core.errors import KeyRefusedError, ValueRefusedError
+from headwater.core.keys import encode_key
+from headwater.stream.frame import Send
+from headwater.stream.plan import StreamPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from headwater.engine.topology import Reader
+    from headwater.stream.feed import Feed
+    from headwater.stream.frame import Frame
+
+
+def start_agent(
+    app: Any, agent: Agent, recorded: StreamPlan, topics: Mapping[str, Topic]
+) -> Callable[[Feed, Frame], Coroutine[Any, Any, None]]:
+    """Return how to run one instance of an agent."""
+
+    async def run(feed: Feed, frame: Frame) -> None:
+        stream = Stream.bound(app, recorded, feed, frame, topics, declared=agent.plan)
+        if not agent.is_generator:
+            await agent.fun(stream)
+            return
+        async for value in agent.fun(stream):  # type: ignore[union-attr]
+            await _yielded(agent, frame, value)
+
+    return run
+
+
+async def _yielded(agent: Agent, frame: Frame, value: Any) -> None:
+    """Stage what an agent yielded, under the key of the record in hand, for each sink."""
+    for sink in agent.sinks:
+        topic = sink.topic if isinstance(sink, Agent) else sink
+        if isinstance(topic, Topic):
+            data = topic.encode_value(value)
+            key = frame.rows.keys[frame.row]
+            check_size(topic.name, key, data, frame.message_bytes_max)
+            frame.sends.append(Send(frame.row, topic.name, None, None, key, data))
+        elif frame.promoted or (isinstance(sink, Sink) and sink.replay == "emit"):
+            result = sink(value)
+            if hasattr(result, "__await__"):
+                await result
+
+
+def start_sender(
+    app: Any, reader: Reader, topics: Mapping[str, Topic]
+) -> Callable[[Feed, Frame], Coroutine[Any, Any, None]]:
+    """Return how to run the sending half of a group_by: each record goes to its new key's home."""
+    group_by, target = reader.group_by, reader.sends_to
+    assert group_by is not None and target is not None
+
+    async def run(feed: Feed, frame: Frame) -> None:
+        stream = Stream.bound(app, StreamPlan(reader.topics, reader.steps), feed, frame, topics)
+        changes_values = any(step.kind == "map" for step in reader.steps)
+        codec = topics[reader.topics[0]].codec
+        async for value in stream:
+            if value is None:
+                # A tombstone has no value to take a key from; it belongs to the old key alone.
+                continue
+            try:
+                key = encode_key(group_by.key_of(value))
+            except (KeyError, AttributeError, TypeError) as error:
+                raise KeyRefusedError(f"group_by of {reader.agent!r} finds no key in the value ({error!r})") from error
+            if key is None:
+                raise KeyRefusedError(f"group_by of {reader.agent!r} gave None; filter such records out first")
+            work, row = frame.work, frame.row
+            assert work is not None
+            at = row - work.rows[0] if isinstance(work.rows, range) else work.rows.index(row)
+            data = codec.encode(value) if changes_values else work.raw_values[at]
+            frame.sends.append(Send(row, target, None, None, key, data, work.headers_at(at)))
+
+    return run
+
+
+def check_size(topic: str, key: bytes | None, value: bytes | None, bytes_max: int) -> None:
+    """Raise ValueRefusedError for an output that is larger than the app allows."""
+    size = len(key or b"") + len(value or b"")
+    if size > bytes_max:
+        raise ValueRefusedError(
+            f"a record for topic {topic!r} has {size:,} bytes, more than message_bytes_max={bytes_max:,}; send less, or "
+            "raise the limit in App(message_bytes_max=…)"
+        )

@@ -1,0 +1,90 @@
+"""What a run of one generation is: its names, its topics, how records are ordered, and where outputs go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from headwater.core.header import TARGET
+from headwater.core.names import internal_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headwater.core.batch import Headers
+    from headwater.engine.topology import Topology
+
+
+@dataclass(slots=True)
+class RunPlan:
+    """Facts of a run that tasks ask for.
+
+    `total_order`: every channel is waited for, so that records are taken in order of effective time (a replay in time
+    order); else a group is what has arrived. `bounds` are (start, end) by "topic/partition" of source topics, end None
+    for a run that goes on. `names` numbers agents and topics for headers.
+    """
+
+    app: str
+    generation: str
+    promoted: bool
+    topology: Topology
+    names: list[str]
+    external: frozenset[str] = frozenset()
+    total_order: bool = False
+    dead_letters: bool = True
+    bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    time_from: int | None = None
+    time_until: int | None = None
+    ensure: Callable[[str, str], int] | None = None
+    redrive: bool = True
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Number the names."""
+        self._numbers = {name: at for at, name in enumerate(self.names)}
+
+    @property
+    def dead_topic(self) -> str:
+        """The generation's dead-letter topic."""
+        return internal_topic(self.app, self.generation, "dead")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the run ends at a set place."""
+        return bool(self.bounds) and all(end is not None for _, end in self.bounds.values())
+
+    def number_of(self, name: str) -> int:
+        """Return the number of an agent or topic in headers."""
+        return self._numbers[name]
+
+    def name_of(self, number: int) -> str:
+        """Return the agent or topic of a number."""
+        return self.names[number]
+
+    def changelog_topic(self, table: str) -> str:
+        """Return a table's changelog topic."""
+        return internal_topic(self.app, self.generation, "changelog", table)
+
+    def output_topic(self, topic: str) -> str:
+        """Return where a send to a topic goes: the topic, or this generation's shadow of it."""
+        if self.promoted or topic in self.external:
+            return topic
+        return internal_topic(self.app, self.generation, "out", topic)
+
+    def partitions_of(self, topic: str, declared: str) -> int:
+        """Return the partition count of a topic this run writes, made where it is missing; a shadow has that of the
+        topic it stands for."""
+        count = self._counts.get(topic)
+        if count is None:
+            assert self.ensure is not None
+            count = self._counts[topic] = self.ensure(topic, declared)
+        return count
+
+    def is_addressed_to(self, headers: Headers, reader: str) -> bool:
+        """Tell whether a reader takes a record: a redriven dead letter is for one agent of one generation only."""
+        for name, value in headers:
+            if name == TARGET and value is not None:
+                generation, _, agent = value.decode().partition("/")
+                return generation == self.generation and agent in (reader, reader.removesuffix(".group_by"))
+        return True

@@ -1,0 +1,128 @@
+"""Run workers: one in this process until a signal or its end, or several as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from headwater.core.clock import SYSTEM_CLOCK
+from headwater.core.errors import HeadwaterError
+from headwater.engine.options import RunOptions
+
+if TYPE_CHECKING:
+    from headwater.app.app import App
+    from headwater.core.settings import Settings
+
+__all__ = ["RunOptions", "run_worker"]
+
+log_ = logging.getLogger(__name__)
+
+STOP_S = 9.0
+"""A worker that was told to stop is gone within 10 s, whatever its agents do."""
+
+
+def run_worker(app: App, module: str, options: RunOptions, *, settings: Settings) -> int:
+    """Run a worker until it ends, and return its exit code: 0, or 1 where a process of several failed.
+
+    `module` is what other processes give to -A to get this app. Raises HeadwaterError where this one fails.
+    """
+    if options.processes > 1:
+        return _run_processes(module, options, settings)
+    app.run = replace(options, settings=settings)
+    return asyncio.run(_run(app))
+
+
+async def _run(app: App) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app.finalize()
+    engine: Any = app.engine
+    # What is there at start lives as long as the process: the collector needn't look at it again (it cost a peer 17 %).
+    gc.collect()
+    gc.freeze()
+    await app.maybe_start()
+    ended = asyncio.create_task(engine.finished.wait())
+    told = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+        if told.done():
+            log_.info("stopping: the open epoch is finished, then the group is left")
+        try:
+            await asyncio.wait_for(app.stop(), STOP_S)
+        except TimeoutError:
+            log_.warning("services did not stop within %s s; what was not committed is dropped", STOP_S)
+    finally:
+        for task in (ended, told):
+            task.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    if engine.error is not None:
+        if isinstance(engine.error, HeadwaterError):
+            raise engine.error
+        raise HeadwaterError(f"the worker failed: {engine.error!r}") from engine.error
+    return 0
+
+
+def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
+    """Start worker processes, pass signals on, and wait for all; a failed one has the others stopped."""
+    command = [
+        sys.executable, "-m", "headwater", "-A", module, "--log", settings.log, "--archive", settings.archive,
+        "--state", settings.state, "worker",
+    ]  # fmt: skip
+    if options.until_idle:
+        command.append("--until-idle")
+    if options.epoch_s is not None:
+        command += ["--epoch", str(options.epoch_s)]
+    if options.generation is not None:
+        command += ["--generation", options.generation]
+    if options.allow_gaps:
+        command.append("--allow-gaps")
+    workers = [subprocess.Popen(command) for _ in range(options.processes)]
+
+    def forward(number: int, frame: Any) -> None:
+        del frame
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    failed = 0
+    try:
+        while any(worker.poll() is None for worker in workers):
+            try:
+                done = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            for worker in workers:
+                if done is not None and worker.pid == done.si_pid:
+                    worker.wait()
+                    if worker.returncode != 0 and not failed:
+                        failed = worker.returncode
+                        forward(signal.SIGTERM, None)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        deadline_s = SYSTEM_CLOCK.monotonic_s() + STOP_S
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+        for worker in workers:
+            try:
+                worker.wait(max(0.1, deadline_s - SYSTEM_CLOCK.monotonic_s()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+    if failed > 0:
+        return failed
+    if failed < 0:
+        raise HeadwaterError(f"a worker process was killed by signal {-failed}; start again: nothing committed was lost")
+    return 0

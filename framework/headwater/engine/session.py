@@ -1,0 +1,464 @@
+"""A session: this worker's part in one generation, from joining its group to leaving it.
+
+Protocol
+1. Prepare: learn the topology, make internal topics, check that the generation was started with the same topology.
+2. Join the group; on each heartbeat give up and take tasks, always between epochs.
+3. Each task's pump takes groups while no epoch is closing; the coordinator closes an epoch when it is due: it waits
+   until every pump rests, commits everything in one log transaction, moves the stores, and lets the pumps go on.
+4. Whatever fails in a commit has one path: drop all tasks with their overlays and stagings, join anew, and begin each
+   from what the log holds.
+Invariant: nothing of a task is visible that the log has not taken while this member owned the task (I1, I2, I4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from headwater.core.batch import Append, TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
+from headwater.core.crash import point
+from headwater.core.errors import FencedError, HeadwaterError, RecordFailedError
+from headwater.engine.cuts import recorded_cuts
+from headwater.engine.positions import TaskState
+from headwater.log.interface import Transaction
+from headwater.source.bounds import start_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from headwater.archive.archive import Archive
+    from headwater.engine.assemble import Assembly
+    from headwater.engine.plan import RunPlan
+    from headwater.engine.positions import Positions
+    from headwater.engine.task import Task
+    from headwater.log.interface import Assignment, Log, Membership
+
+log_ = logging.getLogger(__name__)
+
+STAGED_BYTES_MAX = 16 << 20
+CHANGES_MAX = 100_000
+POLL_S = 0.01
+"""How often an idle worker looks for new records; a look costs about 5 µs."""
+
+HANG_S = 5.0
+"""How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
+
+
+class Session:
+    """Runs tasks of one generation until it is told to stop or all is done."""
+
+    def __init__(
+        self,
+        log: Log,
+        plan: RunPlan,
+        positions: Positions,
+        assembly: Assembly,
+        *,
+        epoch_s: float,
+        lease_s: float,
+        until_idle: bool,
+        at_least_once: bool = False,
+    ) -> None:
+        """Take what was prepared."""
+        self.log = log
+        self.plan = plan
+        self.positions = positions
+        self.assembly = assembly
+        self.epoch_s = epoch_s
+        self.lease_s = lease_s
+        self.until_idle = until_idle
+        self.at_least_once = at_least_once
+        self.tasks: dict[int, Task] = {}
+        self.ready = asyncio.Event()
+        self.records = 0
+        self.epochs = 0
+        self.switch = False
+        self._member: Membership | None = None
+        self._pumps: dict[int, asyncio.Task[None]] = {}
+        self._busy: set[int] = set()
+        self._closing = False
+        self._stopping = False
+        self._resume = asyncio.Event()
+        self._resume.set()
+        self._rested = asyncio.Event()
+        self._news = asyncio.Event()
+        self._due = asyncio.Event()
+        self._opened_s: float | None = None
+        self._failure: BaseException | None = None
+        self._idle_since_s: float | None = None
+        self._cuts: tuple[Archive, str] | None = None
+
+    # Life
+
+    async def run(self) -> None:
+        """Run until stopped, idle (`until_idle`), or finished (a bounded generation)."""
+        watcher = asyncio.create_task(self._watch())
+        try:
+            while not self._stopping:
+                try:
+                    await self._membership()
+                    return
+                except FencedError as error:
+                    log_.warning("fenced; joining again: %s", error)
+                    await self._abandon()
+        finally:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+            await self._abandon()
+
+    def stop(self) -> None:
+        """Finish the open epoch, leave the group, and end `run`."""
+        self._stopping = True
+        self._due.set()
+
+    def poke(self) -> None:
+        """Look again now, whatever the timers say."""
+        self._due.set()
+
+    async def _membership(self) -> None:
+        point("session.before_join")
+        member = self._member = await asyncio.to_thread(
+            self.log.join, self.positions.group, self.plan.topology.tasks, lease_s=self.lease_s
+        )
+        point("session.joined")
+        try:
+            await self._coordinate(member)
+            point("session.leaving")
+        except FencedError:
+            raise
+        except BaseException:
+            await self._abandon()
+            raise
+        await self._stop_pumps()
+        self._close_tasks(list(self.tasks))
+        await asyncio.to_thread(member.leave)
+        self._member = None
+
+    async def _coordinate(self, member: Membership) -> None:
+        heartbeat_s = self.lease_s / 3
+        clock = SYSTEM_CLOCK
+        next_beat_s = 0.0
+        while True:
+            now_s = clock.monotonic_s()
+            if self._failure is not None:
+                raise self._failure
+            if now_s >= next_beat_s and not self._stopping:
+                assignment = await asyncio.to_thread(member.heartbeat)
+                moving = await self._reassign(member, assignment)
+                next_beat_s = clock.monotonic_s() + (min(0.1, heartbeat_s) if moving else heartbeat_s)
+                if not self.ready.is_set() and (self.tasks or assignment.members > 0):
+                    self.ready.set()
+            if self._stopping:
+                await self._close_epoch(HANG_S)
+                return
+            if self._is_due(now_s):
+                await self._close_epoch(None)
+            if not self._busy and not self._has_progress():
+                await self._flush_idle()
+                if await self._all_done(member):
+                    return
+            await self._sleep(next_beat_s)
+
+    async def _sleep(self, next_beat_s: float) -> None:
+        """Wait for the next deadline, or until something asks for attention."""
+        now_s = SYSTEM_CLOCK.monotonic_s()
+        until_s = next_beat_s
+        if self._opened_s is not None:
+            until_s = min(until_s, self._opened_s + self.epoch_s)
+        if self.until_idle or self.plan.bounded:
+            until_s = min(until_s, now_s + 0.05)
+        self._due.clear()
+        try:
+            await asyncio.wait_for(self._due.wait(), max(0.001, until_s - now_s))
+        except TimeoutError:
+            return
+
+    async def _watch(self) -> None:
+        """Tell pumps when the log has something new."""
+        version = -1
+        while True:
+            found = self.log.version()
+            if found != version:
+                version = found
+                self._news.set()
+                self._news = asyncio.Event()
+            await asyncio.sleep(POLL_S)
+
+    def repeat_cuts_of(self, archive: Archive, parent: str) -> None:
+        """Have each task take the very groups that a task of `parent` took: a replay in live order."""
+        self._cuts = (archive, parent)
+
+    # Assignment
+
+    async def _reassign(self, member: Membership, assignment: Assignment) -> bool:
+        """Give up and take tasks; tell whether tasks are still moving."""
+        lost = set(self.tasks) - assignment.owned
+        if lost:
+            raise FencedError(f"tasks {sorted(lost)} were taken over by another worker of {self.positions.group}")
+        if assignment.revoking:
+            await self._close_epoch(HANG_S)
+            for number in assignment.revoking:
+                await self._stop_pump(number)
+            self._close_tasks(assignment.revoking)
+            await asyncio.to_thread(member.release, assignment.revoking)
+        new = sorted(assignment.owned - assignment.revoking - set(self.tasks))
+        if new:
+            point("session.before_recovery")
+            states = await asyncio.to_thread(self.positions.load, new)
+            for number in new:
+                task = await asyncio.to_thread(self.assembly.make, number, states.get(number))
+                point("session.recovered")
+                if self._cuts is not None:
+                    archive, parent = self._cuts
+                    plan = self.plan
+                    task.cuts = recorded_cuts(self.log, archive, plan.app, parent, plan.generation, number)
+                self.tasks[number] = task
+                self._pumps[number] = asyncio.create_task(self._pump(task))
+            log_.info("tasks taken", extra={"tasks": new})
+        fair = -(-self.plan.topology.tasks // max(1, assignment.members))
+        return bool(assignment.revoking) or len(assignment.owned) > fair
+
+    def _close_tasks(self, numbers: Collection[int]) -> None:
+        for number in list(numbers):
+            task = self.tasks.pop(number, None)
+            if task is not None:
+                self.assembly.close(task)
+
+    async def _abandon(self) -> None:
+        """Drop all tasks with everything that was not committed."""
+        await self._stop_pumps()
+        self._close_tasks(list(self.tasks))
+        self._busy.clear()
+        self._opened_s = None
+        self._failure = None
+        self._closing = False
+        self._resume.set()
+        if self._member is not None:
+            member, self._member = self._member, None
+            await asyncio.to_thread(member.leave)
+
+    async def _stop_pumps(self) -> None:
+        for number in list(self._pumps):
+            await self._stop_pump(number)
+
+    async def _stop_pump(self, number: int) -> None:
+        pump = self._pumps.pop(number, None)
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait([pump])
+        task = self.tasks.get(number)
+        if task is not None:
+            for runner in task.runners:
+                await runner.stop()
+        self._busy.discard(number)
+
+    # Records
+
+    async def _pump(self, task: Task) -> None:
+        try:
+            while True:
+                if self._closing:
+                    await self._resume.wait()
+                    continue
+                news = self._news
+                group = task.next_group()
+                if group is None:
+                    if task.has_progress() and self._opened_s is None:
+                        self._open_epoch()
+                    if self.until_idle or self.plan.bounded:
+                        self._due.set()
+                    await news.wait()
+                    continue
+                self._busy.add(task.number)
+                if self._opened_s is None:
+                    self._open_epoch()
+                point("session.dispatch")
+                await task.step(group)
+                self.records += len(group)
+                if self.at_least_once:
+                    await self._send_now(task)
+                self._busy.discard(task.number)
+                if self._closing:
+                    self._rested.set()
+                elif task.changes() >= CHANGES_MAX or task.staged_bytes() >= STAGED_BYTES_MAX:
+                    self._opened_s = float("-inf")
+                    self._due.set()
+                    await asyncio.sleep(0)
+                else:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
+
+    def _open_epoch(self) -> None:
+        self._opened_s = SYSTEM_CLOCK.monotonic_s()
+        self._due.set()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._rested.set()
+        self._due.set()
+
+    async def _send_now(self, task: Task) -> None:
+        """At least once: outputs don't wait for the epoch."""
+        appends = task.take_sends()
+        if appends:
+            await asyncio.to_thread(self.log.append, appends)
+
+    async def _flush_idle(self) -> None:
+        """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
+        waits = [
+            runner.feed.within_ms
+            for task in self.tasks.values()
+            for runner in task.runners
+            if runner.feed.held and runner.feed.within_ms is not None
+        ]
+        if not waits:
+            self._idle_since_s = None
+            return
+        now_s = SYSTEM_CLOCK.monotonic_s()
+        if self._idle_since_s is None:
+            self._idle_since_s = now_s
+        ending = self.until_idle or self.plan.bounded
+        if not ending and now_s - self._idle_since_s < min(waits) / 1000:
+            return
+        if any(not i.caught_up and not i.ended for task in self.tasks.values() for i in task.inputs):
+            return
+        self._idle_since_s = None
+        for task in self.tasks.values():
+            self._busy.add(task.number)
+            try:
+                flushed = await task.flush_idle()
+            finally:
+                self._busy.discard(task.number)
+            if flushed and self._opened_s is None:
+                self._open_epoch()
+
+    # Epochs
+
+    def _is_due(self, now_s: float) -> bool:
+        if self._opened_s is None:
+            return False
+        if now_s - self._opened_s >= self.epoch_s:
+            return True
+        # With nothing left to read there is nothing to gain by waiting where somebody waits for the end.
+        return (self.until_idle or self.plan.bounded) and not self._busy and self._all_quiet()
+
+    def _all_quiet(self) -> bool:
+        return all(i.caught_up or i.ended for task in self.tasks.values() for i in task.inputs) and not any(
+            task.merge.waiting() for task in self.tasks.values()
+        )
+
+    def _has_progress(self) -> bool:
+        return any(task.has_progress() for task in self.tasks.values())
+
+    async def _close_epoch(self, patience_s: float | None) -> None:
+        """Commit what the tasks have done. With patience, agents that don't come to rest in time lose their epoch."""
+        self._closing = True
+        self._resume.clear()
+        try:
+            deadline_s = None if patience_s is None else SYSTEM_CLOCK.monotonic_s() + patience_s
+            while self._busy and self._failure is None:
+                self._rested.clear()
+                timeout = None if deadline_s is None else deadline_s - SYSTEM_CLOCK.monotonic_s()
+                try:
+                    await asyncio.wait_for(self._rested.wait(), timeout)
+                except TimeoutError:
+                    await self._abort(set(self._busy))
+                    break
+                if deadline_s is None and self._stopping:
+                    deadline_s = SYSTEM_CLOCK.monotonic_s() + HANG_S
+            if self._failure is not None:
+                raise self._failure
+            await self._commit()
+        finally:
+            self._opened_s = None
+            self._closing = False
+            self._resume.set()
+
+    async def _abort(self, hanging: set[int]) -> None:
+        """Drop tasks whose agents hang: nothing of their open epoch is kept; the log has their last one."""
+        for number in hanging:
+            names = ", ".join(r.agent.name for r in self.tasks[number].runners if not r.feed.parked)
+            log_.warning("task %d does not come to rest (agents: %s); its open epoch is aborted", number, names or "none")
+            await self._stop_pump(number)
+            self._close_tasks([number])
+
+    async def _commit(self) -> None:
+        tasks = [task for task in self.tasks.values() if task.has_progress()]
+        if not tasks:
+            return
+        member = self._member
+        assert member is not None
+        point("epoch.collect")
+        appends: list[Append] = []
+        states: list[TaskState] = []
+        for task in tasks:
+            more, state = task.collect()
+            appends += more
+            states.append(state)
+        changed = {
+            (append.topic, append.partition): len(append)
+            for append in appends
+        }
+        hint = self.positions.hint()
+        now = max((s.time for s in states if s.time is not None), default=0)
+        appends.append(self.positions.append(states, max(0, now)))
+        places = {TopicPartition(self.positions.tasks, task.number): hint for task in tasks}
+        for state in states:
+            for name, offset in state.read.items():
+                topic, _, partition = name.rpartition("/")
+                places[TopicPartition(topic, int(partition))] = offset
+        transaction = Transaction(appends, places, member, [task.number for task in tasks])
+        point("epoch.before_log")
+        bases = await asyncio.to_thread(self.log.commit, transaction)
+        point("epoch.between_log_and_store")
+        for task, state in zip(tasks, states, strict=True):
+            reached = {}
+            for name in task.parts:
+                tp = TopicPartition(self.plan.changelog_topic(name), task.partition)
+                if tp in changed:
+                    reached[name] = bases[tp] + changed[tp]
+            task.committed(state, reached)
+        self.epochs += 1
+        point("epoch.committed")
+
+    # Ends
+
+    async def _all_done(self, member: Membership) -> bool:
+        """Tell whether the whole group has come to its end: a bounded generation's, or that of what is there."""
+        if self.plan.bounded:
+            if not all(task.finished() for task in self.tasks.values()):
+                return False
+            states = await asyncio.to_thread(self.positions.load, range(self.plan.topology.tasks))
+            return len(states) == self.plan.topology.tasks and all(s.marks.get("end") for s in states.values())
+        if not self.until_idle or not self._all_quiet():
+            return False
+        return await asyncio.to_thread(self._group_is_idle)
+
+    def _group_is_idle(self) -> bool:
+        """Read ends, then positions, then ends again: nothing may have come meanwhile."""
+        topology = self.plan.topology
+        inputs = [TopicPartition(t, p) for sub in topology.subs for t in sub.topics for p in range(sub.partitions)]
+        ends = self.log.end_offsets(inputs)
+        states = self.positions.load(range(topology.tasks))
+        for sub in topology.subs:
+            for partition in range(sub.partitions):
+                state = states.get(sub.first_task + partition)
+                for topic in sub.topics:
+                    tp = TopicPartition(topic, partition)
+                    seen = None if state is None else state.seen.get(str(tp))
+                    if seen is None:
+                        seen = start_of(self.assembly.archive, self.log, topic, partition)
+                    if seen < ends[tp]:
+                        return False
+        return self.log.end_offsets(inputs) == ends
+
+    def as_error(self, error: BaseException) -> HeadwaterError:
+        """Return a failure as an error people can act on."""
+        if isinstance(error, HeadwaterError):
+            return error
+        return RecordFailedError(f"the worker failed: {type(error).__name__}: {error}")

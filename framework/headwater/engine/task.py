@@ -1,0 +1,564 @@
+"""A task: one partition number of a sub-topology; its inputs, merge, table parts and agents, and what an epoch of it commits.
+
+Protocol of an epoch
+1. `step` takes a group, decodes it, and hands each record to the agents that read it, in order of declaration; agents
+   that share a table go in lock step, others take whole groups.
+2. `collect` gives the epoch's appends and state; nothing has left the task before.
+3. After the log has committed, `committed` moves the tables' stores and begins the next epoch.
+Invariant: what `collect` gives reflects exactly the records before the state's positions (I2).
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate, repeat
+from typing import TYPE_CHECKING, Any
+
+from headwater.core.batch import Append, TopicPartition
+from headwater.core.errors import KeyRefusedError, ValueRefusedError
+from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
+from headwater.core.partitioner import partition_of
+from headwater.engine.positions import TaskState
+from headwater.engine.runner import DeadLetter
+from headwater.merge.channel import NEVER, Channel
+from headwater.merge.merge import Group, Merge
+from headwater.stream.frame import Rows, Work
+from headwater.table.changelog import encode_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from headwater.engine.inputs import Input
+    from headwater.engine.plan import RunPlan
+    from headwater.engine.runner import Runner
+    from headwater.engine.topology import SubTopology
+    from headwater.merge.channel import Piece
+    from headwater.table.part import TablePart
+
+DECODE = "decode"
+"""The name under which positions say how far records have been decoded, and bad ones gone to dead letters."""
+
+TIME_MAX = (1 << 63) - 1
+
+
+class Task:
+    """One task of this worker."""
+
+    def __init__(self, number: int, sub: SubTopology, partition: int, plan: RunPlan, fetch_bytes_max: int) -> None:
+        """Make an idle task; the assignment adds inputs, parts and runners."""
+        self.number = number
+        self.sub = sub
+        self.partition = partition
+        self.plan = plan
+        self.fetch_bytes_max = fetch_bytes_max
+        self.inputs: list[Input] = []
+        self.parts: dict[str, TablePart] = {}
+        self.history: dict[str, Any] = {}
+        self.lock_steps: list[list[Runner]] = []
+        self.reads: dict[str, set[int]] = {}
+        self.sends_to: dict[str, str] = {}
+        self.merge = Merge([])
+        self.rows = Rows()
+        self.task_time = NEVER
+        self.epoch = 0
+        self.groups: list[dict[str, int]] = []
+        self.dead: list[tuple[DeadLetter, dict[str, Any]]] = []
+        self.emitted: dict[str, int] = {}
+        self.changelog: dict[str, int] = {}
+        self.resume: dict[str, dict[int, int]] = {}
+        self.cuts: Iterator[dict[str, int]] | None = None
+        self._next_cut: dict[str, int] | None = None
+        self.end_sent = False
+        self.end_recorded = False
+        self.flushed: list[str] = []
+        self.seen: dict[str, int] = {}
+        self._topic_numbers: list[int] = []
+        self._places: list[tuple[str, int]] = []
+
+    # Set-up
+
+    def begin(self, state: TaskState | None) -> None:
+        """Take up where the last committed epoch ended, once inputs, parts and runners are there."""
+        self.merge = Merge([channel for an_input in self.inputs for channel in an_input.channels])
+        self._places = [an_input.tp for an_input in self.inputs]
+        self._topic_numbers = [self.plan.number_of(an_input.tp.topic) for an_input in self.inputs]
+        channels = self.merge.channels
+        if state is None:
+            return
+        self.epoch = state.epoch
+        self.task_time = NEVER if state.time is None else state.time
+        self.emitted = dict(state.emitted)
+        self.seen = dict(state.seen)
+        self.end_sent = self.end_recorded = bool(state.marks.get("end"))
+        for reader, places in state.positions.items():
+            # A reader that had finished more than the least of them isn't handed those records again.
+            ahead = {
+                at: places[channel.name]
+                for at, channel in enumerate(channels)
+                if channel.name in places and places[channel.name] > channel.position
+            }
+            if ahead:
+                self.resume[reader] = ahead
+
+    @property
+    def runners(self) -> list[Runner]:
+        """All runners, in order of declaration within each set."""
+        return [runner for together in self.lock_steps for runner in together]
+
+    # Groups
+
+    def fill(self, *, further: bool = False) -> bool:
+        """Read into inputs that have an empty channel (`further`: into all that may have more); tell whether any came."""
+        came = False
+        for an_input in self.inputs:
+            if (further or any(not c.size and not c.done for c in an_input.channels)) and (
+                an_input.fill(self.fetch_bytes_max)
+            ):
+                came = True
+        return came
+
+    def next_group(self) -> Group | None:
+        """Return the next group, or None while nothing can be taken."""
+        while True:
+            came = self.fill()
+            group = self._cut()
+            if group is not None:
+                return group
+            if not came and self.merge.waiting():
+                # All channels have records, but none that may go before the others': what follows them must be seen.
+                came = self.fill(further=True)
+                group = self._cut()
+            if group is not None or not came:
+                return group
+
+    def _cut(self) -> Group | None:
+        if self.cuts is not None:
+            while True:
+                if self._next_cut is None:
+                    self._next_cut = next(self.cuts, None)
+                    if self._next_cut is None:
+                        self.cuts = None
+                        break
+                group = self.merge.cut_at(self._next_cut)
+                if group is not None:
+                    self._next_cut = None
+                    return group
+                if not self._covers(self._next_cut):
+                    return None
+                self._next_cut = None
+        return self.merge.cut(self._is_awaited)
+
+    def _covers(self, cut: dict[str, int]) -> bool:
+        return all(
+            channel.done or channel.covered >= cut.get(channel.name, 0) for channel in self.merge.channels
+        )
+
+    def _is_awaited(self, channel: Channel) -> bool:
+        an_input = self.inputs[channel.input]
+        return self.plan.total_order or not an_input.caught_up
+
+    # Dispatch
+
+    async def step(self, group: Group) -> None:
+        """Process one group to its end."""
+        work, bad = self._take(group)
+        for letter in bad:
+            self.dead_letter(letter)
+        for together in self.lock_steps:
+            if len(together) == 1:
+                runner = together[0]
+                mine = self._share(runner.agent.name, work, group)
+                if len(mine):
+                    await runner.run(mine)
+                continue
+            shares = [(runner, self._share(runner.agent.name, work, group)) for runner in together]
+            wanted = [({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares]
+            for row in work.rows:
+                for index, runner, share in wanted:
+                    at = index.get(row)
+                    if at is not None:
+                        await runner.run(share.slice(at, at + 1))
+        self.groups.append(group.cut)
+
+    async def flush_idle(self) -> bool:
+        """Have agents hand out what `take` holds back where they set `within`; tell whether any did."""
+        flushed = False
+        for runner in self.runners:
+            if runner.feed.held and runner.feed.within_ms is not None:
+                await runner.run(None)
+                self.flushed.append(runner.agent.name)
+                flushed = True
+        return flushed
+
+    def _take(self, group: Group) -> tuple[Work, list[DeadLetter]]:
+        """Give the group's records rows, decode them, and set apart those that can't be decoded."""
+        piece, rows, first = group.piece, self.rows, len(self.rows)
+        count = len(piece)
+        times = list(accumulate(piece.times, max, initial=self.task_time))
+        del times[0]
+        self.task_time = times[-1]
+        rows.task_times.extend(times)
+        rows.timestamps.extend(piece.timestamps)
+        rows.keys.extend(piece.keys)
+        self._causes(piece, group)
+        channels = self.merge.channels
+        if isinstance(group.channels, int):
+            inputs: int | list[int] = channels[group.channels].input
+            values, refused = self._decode(self.inputs[inputs], piece.keys, piece.values)  # type: ignore[index]
+        else:
+            inputs = [channels[at].input for at in group.channels]
+            values, refused = self._decode_mixed(inputs, piece)
+        work = Work(
+            range(first, first + count), values, piece.keys, piece.values, piece.timestamps, piece.offsets,
+            piece.headers, inputs, self._places, group.channels, piece.places, piece.times,
+        )  # fmt: skip
+        if not refused:
+            return work, []
+        seen = self.resume.get(DECODE, {})
+        letters = []
+        for at, error in refused.items():
+            single = work.slice(at, at + 1)
+            channel = single.channels if isinstance(single.channels, int) else single.channels[0]
+            if single.places[0] >= seen.get(channel, 0):
+                letters.append(DeadLetter(single, DECODE, error, 1))
+        return _pick(work, [at for at in range(count) if at not in refused]), letters
+
+    def _causes(self, piece: Piece, group: Group) -> None:
+        rows, count = self.rows, len(piece)
+        if piece.causes is not None:
+            topics, partitions = piece.causes[0], piece.causes[1]
+            if not isinstance(group.channels, int):
+                numbers = [self.merge.channels[at].input for at in group.channels]
+                topics = [
+                    self._topic_numbers[numbers[i]] if topic < 0 else topic for i, topic in enumerate(topics)
+                ]
+                partitions = [self.partition if p < 0 else p for p in partitions]
+            rows.cause_topics.extend(topics)
+            rows.cause_partitions.extend(partitions)
+            rows.cause_offsets.extend(piece.causes[2])
+            rows.cause_emits.extend(piece.causes[3])
+            return
+        if isinstance(group.channels, int):
+            rows.cause_topics.extend(repeat(self._topic_numbers[self.merge.channels[group.channels].input], count))
+        else:
+            rows.cause_topics.extend(self._topic_numbers[self.merge.channels[at].input] for at in group.channels)
+        rows.cause_partitions.extend(repeat(self.partition, count))
+        rows.cause_offsets.extend(piece.offsets)
+        rows.cause_emits.extend(repeat(0, count))
+
+    def _decode(
+        self, an_input: Input, keys: Sequence[bytes | None], values: Sequence[bytes | None]
+    ) -> tuple[Sequence[Any], dict[int, Exception]]:
+        try:
+            decoded = an_input.codec.decode_all(values)
+            if an_input.check_key is not None:
+                for key in keys:
+                    an_input.check_key(key)
+        except (ValueRefusedError, KeyRefusedError):
+            return self._decode_singly([(an_input, key, value) for key, value in zip(keys, values, strict=True)])
+        return decoded, {}
+
+    def _decode_mixed(self, inputs: list[int], piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
+        return self._decode_singly(
+            [(self.inputs[at], key, value) for at, key, value in zip(inputs, piece.keys, piece.values, strict=True)]
+        )
+
+    def _decode_singly(
+        self, records: Sequence[tuple[Input, bytes | None, bytes | None]]
+    ) -> tuple[list[Any], dict[int, Exception]]:
+        decoded: list[Any] = []
+        refused: dict[int, Exception] = {}
+        for at, (an_input, key, value) in enumerate(records):
+            try:
+                decoded.append(None if value is None else an_input.codec.decode(value))
+                if an_input.check_key is not None:
+                    an_input.check_key(key)
+            except (ValueRefusedError, KeyRefusedError) as error:
+                if len(decoded) == at:
+                    decoded.append(None)
+                refused[at] = error
+        return decoded, refused
+
+    def _share(self, reader: str, work: Work, group: Group) -> Work:
+        """Return the part of the work that a reader reads and hasn't finished before."""
+        wanted = self.reads[reader]
+        resume = self.resume.get(reader)
+        all_inputs = len(wanted) == len(self.inputs)
+        redriven = self.plan.redrive and work.headers is not None
+        if all_inputs and resume is None and not redriven:
+            return work
+        keep = []
+        for at in range(len(work)):
+            if not all_inputs and work.input_at(at) not in wanted:
+                continue
+            if resume is not None:
+                channel = work.channels if isinstance(work.channels, int) else work.channels[at]
+                if work.places[at] < resume.get(channel, 0):
+                    continue
+            if redriven and not self.plan.is_addressed_to(work.headers_at(at), reader):
+                continue
+            keep.append(at)
+        if resume is not None and all(self.merge.channels[at].position >= place for at, place in resume.items()):
+            del self.resume[reader]
+        return work if len(keep) == len(work) else _pick(work, keep)
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Stage a dead letter; it is told by its original record, not by a repartition topic's."""
+        if letter.agent == DECODE and not self.plan.dead_letters:
+            letter.refuse()
+        info = letter.info()
+        row = letter.row
+        info["topic"] = self.plan.name_of(self.rows.cause_topics[row])
+        info["partition"] = self.rows.cause_partitions[row]
+        info["offset"] = self.rows.cause_offsets[row]
+        self.dead.append((letter, info))
+
+    # Commit
+
+    def has_progress(self) -> bool:
+        """Whether the open epoch holds anything to commit."""
+        return bool(
+            self.groups or self.flushed or (self._finished() and not self.end_recorded) or self._seen() != self.seen
+        )
+
+    def staged_bytes(self) -> int:
+        """Return about how much the open epoch would write."""
+        sends = sum(len(s.value or b"") + 64 for runner in self.runners for s in runner.frame.sends)
+        return sends + sum(len(part.keys) * 64 for part in self.parts.values())
+
+    def changes(self) -> int:
+        """Return how many changes of tables the open epoch holds."""
+        return sum(len(part.keys) for part in self.parts.values())
+
+    def finished(self) -> bool:
+        """Whether a bounded run of this task has committed its end."""
+        return self.end_recorded
+
+    def _finished(self) -> bool:
+        return bool(self.inputs) and all(i.ended for i in self.inputs)
+
+    def collect(self) -> tuple[list[Append], TaskState]:
+        """Return what the open epoch appends, and the state it reaches. May be asked again after a failed commit."""
+        appends: list[Append] = []
+        emitted = dict(self.emitted)
+        appends += self._sends(emitted)
+        for name, part in self.parts.items():
+            appends += self._changelog(name, part)
+        appends += self._dead_letters()
+        ending = self._finished()
+        appends += self._marks(ending)
+        state = TaskState(
+            self.number, self.sub.number, self.partition, self.epoch + 1, self._positions(), self._reads(), self.groups,
+            None if self.task_time == NEVER else self.task_time, self._clocks(), {}, emitted, self._state_marks(ending),
+            self._seen(),
+        )  # fmt: skip
+        return appends, state
+
+    def committed(self, state: TaskState, changelog: dict[str, int]) -> None:
+        """Begin the next epoch after the log has taken this one; `changelog` has the next offset of each table."""
+        for name, part in self.parts.items():
+            part.flush(changelog.get(name, part.store.changelog_offset))
+        self.epoch = state.epoch
+        self.emitted = state.emitted
+        self.seen = state.seen
+        self.end_recorded = bool(state.marks.get("end"))
+        self.groups, self.dead, self.flushed = [], [], []
+        held = [(runner, runner.feed.held) for runner in self.runners if runner.feed.held]
+        old, self.rows = self.rows, Rows()
+        for runner in self.runners:
+            runner.frame.sends.clear()
+            runner.frame.rows = self.rows
+            runner.frame.row = -1
+        for runner, works in held:
+            runner.feed.held = [self._renumber(work, old) for work in works]
+
+    def _renumber(self, work: Work, old: Rows) -> Work:
+        """Give records that `take` holds back rows in the new epoch."""
+        first = len(self.rows)
+        for name in Rows.__slots__:
+            column, source = getattr(self.rows, name), getattr(old, name)
+            column.extend(source[row] for row in work.rows)
+        fresh = work.slice(0)
+        fresh.rows = range(first, first + len(work))
+        return fresh
+
+    def take_sends(self) -> list[Append]:
+        """Return staged sends and forget them: at least once, outputs don't wait for the epoch. Repartition sends do."""
+        kept = []
+        for runner in self.runners:
+            if runner.agent.name in self.sends_to:
+                kept.append((runner, list(runner.frame.sends)))
+                runner.frame.sends.clear()
+        appends = self._sends(dict(self.emitted))
+        for runner in self.runners:
+            runner.frame.sends.clear()
+        for runner, sends in kept:
+            runner.frame.sends.extend(sends)
+        return appends
+
+    def _sends(self, emitted: dict[str, int]) -> list[Append]:
+        """Return staged sends as appends, in row order, then order of declaration."""
+        senders = [runner for runner in self.runners if runner.frame.sends]
+        if not senders:
+            return []
+        staged = [(send, runner.agent.name) for runner in senders for send in runner.frame.sends]
+        if len(senders) > 1:
+            staged.sort(key=lambda entry: entry[0].row)
+        rows = self.rows
+        columns: dict[TopicPartition, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
+        emit, last = 0, (-1, "")
+        for send, agent in staged:
+            emit = emit + 1 if last == (send.row, agent) else 0
+            last = (send.row, agent)
+            row = send.row
+            repartition = self.sends_to.get(agent) == send.topic
+            topic = send.topic if repartition else self.plan.output_topic(send.topic)
+            count = self.plan.partitions_of(topic, send.topic)
+            partition = send.partition
+            if partition is None:
+                partition = self.partition % count if send.key is None else partition_of(send.key, count)
+            tp = TopicPartition(topic, partition)
+            timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
+            cause = (rows.cause_topics[row], rows.cause_partitions[row], rows.cause_offsets[row])
+            number = self.plan.number_of(agent)
+            if repartition:
+                sequence = emitted.get(str(tp), 0)
+                emitted[str(tp)] = sequence + 1
+                ahead = rows.task_times[row] - timestamp
+                origin = Origin(number, *cause, emit, sequence, ahead)
+                header = encode_origin(origin)
+            else:
+                header = encode_varints(number, *cause, emit)
+            column = columns.get(tp)
+            if column is None:
+                column = columns[tp] = ([], [], [], [])
+            column[0].append(timestamp)
+            column[1].append(send.key)
+            column[2].append(send.value)
+            column[3].append((*send.headers, (ORIGIN, header)))
+        return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
+
+    def _changelog(self, name: str, part: TablePart) -> list[Append]:
+        if not part.keys:
+            return []
+        rows = self.rows
+        keys, values, numbers = part.keys, part.values, part.rows
+        times = [rows.task_times[row] for row in numbers]
+        causes = (
+            [rows.cause_topics[row] for row in numbers],
+            [rows.cause_partitions[row] for row in numbers],
+            [rows.cause_offsets[row] for row in numbers],
+            [rows.cause_emits[row] for row in numbers],
+        )
+        blobs = encode_changes(keys, values, times, causes, history=self.history[name])
+        stamp = max(0, max(times))
+        return [
+            Append(self.plan.changelog_topic(name), self.partition, [stamp] * len(blobs), [None] * len(blobs), blobs)
+        ]
+
+    def _dead_letters(self) -> list[Append]:
+        if not self.dead:
+            return []
+        self.dead.sort(key=lambda entry: entry[0].row)
+        works = [letter.work for letter, _ in self.dead]
+        return [
+            Append(
+                self.plan.dead_topic,
+                0,
+                [work.timestamps[0] for work in works],
+                [work.keys[0] for work in works],
+                [work.raw_values[0] for work in works],
+                [
+                    (*work.headers_at(0), (DEAD, json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")))
+                    for work, (_, info) in zip(works, self.dead, strict=True)
+                ],
+            )
+        ]
+
+    def _marks(self, ending: bool) -> list[Append]:
+        """Return marks for the channels of repartition topics: how far this task is, and its end."""
+        if not self.sends_to or not (self.groups or (ending and not self.end_sent)):
+            return []
+        mark: dict[str, Any] = {"sender": self.partition, "time": self.task_time}
+        if ending:
+            mark["end"] = True
+        header = ((MARK, json.dumps(mark, separators=(",", ":")).encode()),)
+        stamp = min(max(0, self.task_time), TIME_MAX)
+        return [
+            Append(topic, partition, [stamp], [None], [None], [header])
+            for topic in dict.fromkeys(self.sends_to.values())
+            for partition in range(self.plan.partitions_of(topic, topic))
+        ]
+
+    def _positions(self) -> dict[str, dict[str, int]]:
+        """Return the next place of each reader in each channel: what it holds back isn't done."""
+        channels = self.merge.channels
+        positions: dict[str, dict[str, int]] = {DECODE: {c.name: c.position for c in channels}}
+        for runner in self.runners:
+            name = runner.agent.name
+            mine = {
+                at: channel.position
+                for at, channel in enumerate(channels)
+                if channel.input in self.reads[name]
+            }
+            for at, place in self.resume.get(name, {}).items():
+                mine[at] = max(mine.get(at, 0), place)
+            for work in runner.feed.held:
+                for i, place in enumerate(work.places):
+                    at = work.channels if isinstance(work.channels, int) else work.channels[i]
+                    mine[at] = min(mine[at], place)
+            positions[name] = {channels[at].name: place for at, place in mine.items()}
+        for at, place in self.resume.get(DECODE, {}).items():
+            name = channels[at].name
+            positions[DECODE][name] = max(positions[DECODE][name], place)
+        return positions
+
+    def _seen(self) -> dict[str, int]:
+        """Return how far each input has been dispatched, whatever agents hold back."""
+        return {str(i.tp): i.read_position() for i in self.inputs}
+
+    def _reads(self) -> dict[str, int]:
+        reads = {str(i.tp): i.read_position() for i in self.inputs}
+        for runner in self.runners:
+            for work in runner.feed.held:
+                for at, offset in enumerate(work.offsets):
+                    name = str(self.inputs[work.input_at(at)].tp)
+                    reads[name] = min(reads[name], offset)
+        return reads
+
+    def _clocks(self) -> dict[str, int]:
+        """Return each channel's clock at the place it will be read from, so that effective times come out the same."""
+        clocks = {c.name: c.clock_at_position() for c in self.merge.channels}
+        for runner in self.runners:
+            for work in runner.feed.held:
+                for at, time in enumerate(work.times):
+                    channel = work.channels if isinstance(work.channels, int) else work.channels[at]
+                    name = self.merge.channels[channel].name
+                    clocks[name] = min(clocks[name], time)
+        return {name: clock for name, clock in clocks.items() if clock != NEVER}
+
+    def _state_marks(self, ending: bool) -> dict[str, Any]:
+        marks: dict[str, Any] = {}
+        ended = {c.name: True for c in self.merge.channels if c.done and c.sender is not None}
+        if ended:
+            marks["ended"] = ended
+        if self.flushed:
+            marks["idle"] = list(self.flushed)
+        if ending:
+            marks["end"] = True
+        return marks
+
+
+def _pick(work: Work, keep: Sequence[int]) -> Work:
+    """Return the entries at the given indexes."""
+
+    def column(values: Sequence[Any]) -> list[Any]:
+        return [values[at] for at in keep]
+
+    return Work(
+        column(work.rows), column(work.values), column(work.keys), column(work.raw_values), column(work.timestamps),
+        column(work.offsets), None if work.headers is None else column(work.headers),
+        work.inputs if isinstance(work.inputs, int) else column(work.inputs), work.topics,
+        work.channels if isinstance(work.channels, int) else column(work.channels), column(work.places),
+        column(work.times),
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""Channel: records waiting to be merged that keep one order: one source partition, or what one upstream task sent to one
+partition of a repartition topic.
+
+Effective time of a record of a source partition is the running maximum of event time there; of a repartition record it
+is the sender's task time when it was sent (carried in its header), so it rises along the channel and doesn't depend on
+where epochs or marks fell.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headwater.core.batch import Batch, Headers
+
+NEVER = -(1 << 63)
+"""Before all effective times."""
+
+
+class Piece:
+    """Consecutive records of one channel, as columns; `places` rise by channel order, `offsets` are the topic's own."""
+
+    __slots__ = ("causes", "headers", "keys", "offsets", "places", "times", "timestamps", "values")
+
+    def __init__(
+        self,
+        times: Sequence[int],
+        timestamps: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None,
+        offsets: Sequence[int],
+        places: Sequence[int],
+        causes: tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]] | None,
+    ) -> None:
+        """Take equally long columns; `causes` are topic number, partition, offset, emit, or None for the record itself."""
+        self.times = times
+        self.timestamps = timestamps
+        self.keys = keys
+        self.values = values
+        self.headers = headers
+        self.offsets = offsets
+        self.places = places
+        self.causes = causes
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def split(self, at: int) -> tuple[Piece, Piece]:
+        """Return the entries before `at`, and those from it on."""
+        return self._cut(slice(None, at)), self._cut(slice(at, None))
+
+    def _cut(self, part: slice) -> Piece:
+        return Piece(
+            self.times[part], self.timestamps[part], self.keys[part], self.values[part],
+            None if self.headers is None else self.headers[part], self.offsets[part], self.places[part],
+            None if self.causes is None else tuple(column[part] for column in self.causes),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+class Channel:
+    """One ordered run of records of a task. `name` is "topic/partition", or "topic/partition#sender"."""
+
+    __slots__ = ("clock", "covered", "done", "input", "name", "pieces", "progress", "sender", "size", "skip_below", "sort")
+
+    def __init__(self, name: str, input_number: int, sender: int | None, sort: tuple[str, int]) -> None:
+        """Begin empty. `sort` orders records of equal effective time: topic, then partition (of origin)."""
+        self.name = name
+        self.input = input_number
+        self.sender = sender
+        self.sort = sort
+        self.clock = NEVER
+        self.progress = NEVER
+        self.covered = 0
+        self.skip_below = 0
+        self.pieces: deque[Piece] = deque()
+        self.size = 0
+        self.done = False
+
+    def add_batch(self, batch: Batch) -> None:
+        """Take a batch of a source partition."""
+        self.covered = batch.next
+        if not len(batch):
+            return
+        times = list(accumulate(batch.timestamps, max, initial=self.clock))
+        del times[0]
+        self.clock = self.progress = times[-1]
+        offsets = batch.offsets
+        self._add(Piece(times, batch.timestamps, batch.keys, batch.values, batch.headers, offsets, offsets, None))
+
+    def add_piece(self, piece: Piece) -> None:
+        """Take records of a repartition topic that one upstream task sent."""
+        self.covered = piece.places[-1] + 1
+        self.clock = self.progress = max(self.progress, piece.times[-1])
+        self._add(piece)
+
+    @property
+    def position(self) -> int:
+        """The place of the first waiting record, or one past all that was read; holes before it are passed."""
+        return self.pieces[0].places[0] if self.pieces else self.covered
+
+    def clock_at_position(self) -> int:
+        """Return the clock from which the waiting records get the same effective times again."""
+        return self.pieces[0].times[0] if self.pieces else self.clock
+
+    def _add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def take(self, count: int) -> Piece:
+        """Remove and return records from the front: `count`, or what the first piece has, whichever is less."""
+        piece = self.pieces.popleft()
+        if count < len(piece):
+            piece, rest = piece.split(count)
+            self.pieces.appendleft(rest)
+        self.size -= len(piece)
+        return piece
+
+    def first_offset(self) -> int | None:
+        """Return the topic offset of the first waiting record."""
+        return self.pieces[0].offsets[0] if self.pieces else None
+
+    def drop(self) -> None:
+        """Forget all that waits."""
+        self.pieces.clear()
+        self.size = 0
+
+
+def join(pieces: Sequence[Piece]) -> Piece:
+    """Return pieces of one channel as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+
+    def chain(columns: list[Any]) -> list[Any]:
+        out: list[Any] = []
+        for column in columns:
+            out.extend(column)
+        return out
+
+    headers: list[Headers] | None = None
+    if any(p.headers is not None for p in pieces):
+        headers = chain([p.headers if p.headers is not None else [()] * len(p) for p in pieces])
+    causes = None
+    if pieces[0].causes is not None:
+        causes = tuple(chain([p.causes[i] for p in pieces if p.causes is not None]) for i in range(4))
+    return Piece(
+        chain([p.times for p in pieces]), chain([p.timestamps for p in pieces]), chain([p.keys for p in pieces]),
+        chain([p.values for p in pieces]), headers, chain([p.offsets for p in pieces]),
+        chain([p.places for p in pieces]), causes,  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Hands work to one agent instance, record by record or in lists, and knows what it has not finished.
+
+Protocol
+1. The engine puts work; the agent's iteration takes it. Asking for the next record says that the one before is done.
+2. When nothing is left the feed is *parked*: all that was handed out is finished, except what `take` holds back.
+3. When the agent fails, `unfinished` says what was in hand (to be redone or given up) and what comes after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from headwater.stream.frame import Frame, Work
+
+
+class Feed:
+    """What one agent instance reads. Not shared between instances: a new instance gets a new feed."""
+
+    def __init__(self, frame: Frame) -> None:
+        """Begin parked, with nothing pending."""
+        self.frame = frame
+        self.pending: deque[Work] = deque()
+        self.held: list[Work] = []
+        self.handed: list[Work] = []
+        self.current: Work | None = None
+        self.progress = 0
+        self.within_ms: int | None = None
+        self._taking = False
+        self._flushing = False
+        self._wake: asyncio.Future[None] | None = None
+        self._parked = asyncio.Event()
+
+    @property
+    def parked(self) -> bool:
+        """Whether the agent waits for work, having finished all it was handed."""
+        return self._parked.is_set()
+
+    def put(self, work: Work) -> None:
+        """Give work that follows all given before."""
+        self.pending.append(work)
+        self._stir()
+
+    def flush(self) -> None:
+        """Have `take` hand out what it holds once nothing is pending, though the list is not full."""
+        self._flushing = True
+        self._stir()
+
+    async def wait_parked(self) -> None:
+        """Return when the agent has asked for more than there is."""
+        await self._parked.wait()
+
+    def unfinished(self) -> tuple[list[Work], list[Work]]:
+        """Return (what was in hand, what follows), each in order. Held-back records come first in what follows."""
+        if self._taking:
+            rest = list(self.held)
+            if self.current is not None:
+                rest.append(self.current)
+            return list(self.handed), [*rest, *self.pending]
+        if self.current is None:
+            return [], list(self.pending)
+        at = bisect_left(self.current.rows, self.frame.row)
+        failed, after = self.current.slice(at, at + 1), self.current.slice(at + 1)
+        return [failed], [*([after] if len(after) else []), *self.pending]
+
+    async def values(self) -> AsyncIterator[Any]:
+        """Yield decoded values one by one, in order, for ever."""
+        frame = self.frame
+        while True:
+            while not self.pending:
+                self._flushing = False
+                await self._wait()
+            work = self.pending.popleft()
+            self.current = frame.work = work
+            # The row is all that the loop notes: the rest is found from it when asked for.
+            for frame.row, value in zip(work.rows, work.values, strict=False):
+                yield value
+            self.progress += 1
+
+    async def lists(self, size: int, within_ms: int | None) -> AsyncIterator[list[Any]]:
+        """Yield lists of at most `size` values; shorter ones where event time moved on by more than `within_ms`."""
+        self._taking, self.within_ms = True, within_ms
+        count, first_time = 0, 0
+        while True:
+            if not self.pending:
+                if not self._flushing:
+                    await self._wait()
+                    continue
+                self._flushing = False
+                if self.held:
+                    yield self._hand_out()
+                    self.handed, count = [], 0
+                continue
+            work = self.pending.popleft()
+            start = 0
+            times = self.frame.rows.task_times
+            for at in range(len(work)):
+                now = times[work.rows[at]]
+                if count and within_ms is not None and now - first_time > within_ms:
+                    self._hold(work, start, at)
+                    self.current = work.slice(at)
+                    yield self._hand_out()
+                    self.handed, self.current, count, start = [], None, 0, at
+                if not count:
+                    first_time = now
+                count += 1
+                if count >= size:
+                    self._hold(work, start, at + 1)
+                    rest = work.slice(at + 1)
+                    self.current = rest if len(rest) else None
+                    yield self._hand_out()
+                    self.handed, self.current, count, start = [], None, 0, at + 1
+            self._hold(work, start, len(work))
+
+    def _hold(self, work: Work, start: int, end: int) -> None:
+        if end > start:
+            self.held.append(work.slice(start, end))
+
+    def _hand_out(self) -> list[Any]:
+        self.handed, self.held = self.held, []
+        last = self.handed[-1]
+        self.frame.work, self.frame.row = last, last.rows[-1]
+        self.progress += 1
+        return [value for work in self.handed for value in work.values]
+
+    def _stir(self) -> None:
+        self._parked.clear()
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _wait(self) -> None:
+        """Park until there is work, or a list to hand out early."""
+        self.current = None
+        while not self.pending and not self._flushing:
+            self._wake = asyncio.get_running_loop().create_future()
+            self._parked.set()
+            await self._wake
+            self._wake = None
+        self._parked.clear()

@@ -1,0 +1,170 @@
+"""Where an agent instance is: the rows of the open epoch, the row in hand, and what it has staged so far.
+
+A *row* is one record in a task's open epoch, numbered in the order the task took it. Changes and sends carry their
+row, so a savepoint costs nothing: rolling back a record means dropping what carries its row.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headwater.core.batch import Headers
+    from headwater.table.part import TablePart
+
+
+class Rows:
+    """The records a task has taken in the open epoch: columns that changes and sends refer to by row.
+
+    `cause_*` is the record's origin: itself for a record of a source topic, the original record for one that came
+    through a repartition topic (`cause_topics` are numbers of the generation's name table). `task_times` is the task's
+    clock when the row was in hand; `keys` and `timestamps` are the record's own.
+    """
+
+    __slots__ = ("cause_emits", "cause_offsets", "cause_partitions", "cause_topics", "keys", "task_times", "timestamps")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.task_times: list[int] = []
+        self.timestamps: list[int] = []
+        self.keys: list[bytes | None] = []
+        self.cause_topics: list[int] = []
+        self.cause_partitions: list[int] = []
+        self.cause_offsets: list[int] = []
+        self.cause_emits: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.task_times)
+
+
+class Work:
+    """Consecutive rows handed to one agent: decoded values and what an event needs, in the task's order.
+
+    `rows` are row numbers, rising; `topics` maps the entries of `inputs` to (topic, partition). `places` count an
+    agent's progress in its channel: the offset, or the emit sequence where the input is a repartition topic; `times` are
+    effective times.
+    """
+
+    __slots__ = ("channels", "headers", "inputs", "keys", "offsets", "places", "raw_values", "rows", "times", "timestamps", "topics", "values")
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        values: Sequence[Any],
+        keys: Sequence[bytes | None],
+        raw_values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        offsets: Sequence[int],
+        headers: Sequence[Headers] | None,
+        inputs: Sequence[int] | int,
+        topics: Sequence[tuple[str, int]],
+        channels: Sequence[int] | int = 0,
+        places: Sequence[int] | None = None,
+        times: Sequence[int] = (),
+    ) -> None:
+        """Take equally long columns."""
+        self.rows = rows
+        self.values = values
+        self.keys = keys
+        self.raw_values = raw_values
+        self.timestamps = timestamps
+        self.offsets = offsets
+        self.headers = headers
+        self.inputs = inputs
+        self.topics = topics
+        self.channels = channels
+        self.places = offsets if places is None else places
+        self.times = times
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def input_at(self, index: int) -> int:
+        """Return the number of the input that an entry came from."""
+        return self.inputs if isinstance(self.inputs, int) else self.inputs[index]
+
+    def headers_at(self, index: int) -> Headers:
+        """Return an entry's headers."""
+        return () if self.headers is None else self.headers[index] or ()
+
+    def slice(self, start: int, end: int | None = None) -> Work:
+        """Return entries [start, end) as a Work of their own."""
+        part = slice(start, end)
+        return Work(
+            self.rows[part], self.values[part], self.keys[part], self.raw_values[part], self.timestamps[part],
+            self.offsets[part], None if self.headers is None else self.headers[part],
+            self.inputs if isinstance(self.inputs, int) else self.inputs[part], self.topics,
+            self.channels if isinstance(self.channels, int) else self.channels[part],
+            None if self.places is self.offsets else self.places[part], self.times[part],
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Send:
+    """One record an agent sent: staged until its epoch commits."""
+
+    row: int
+    topic: str
+    partition: int | None
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Frame:
+    """One agent instance in one task: set as `CURRENT` while its code runs.
+
+    `row` is the row in hand, found in `work`. `parts` are the table parts the agent may touch, by table number.
+    """
+
+    __slots__ = ("_random", "_random_row", "agent", "message_bytes_max", "parts", "promoted", "row", "rows", "sends", "touch", "work")
+
+    def __init__(
+        self,
+        agent: str,
+        rows: Rows,
+        *,
+        promoted: bool = True,
+        message_bytes_max: int = 4 << 20,
+        touch: Callable[[Any], TablePart] | None = None,
+    ) -> None:
+        """Begin before the first row. `touch` is asked for a table that is not among `parts`."""
+        self.agent = agent
+        self.rows = rows
+        self.promoted = promoted
+        self.message_bytes_max = message_bytes_max
+        self.touch = touch
+        self.row = -1
+        self.work: Work | None = None
+        self.parts: dict[int, TablePart] = {}
+        self.sends: list[Send] = []
+        self._random: Random | None = None
+        self._random_row = -1
+
+    @property
+    def random(self) -> Random:
+        """Chance for the record in hand: seeded by agent and origin, so a retry and a replay draw the same."""
+        if self._random is None or self._random_row != self.row:
+            rows, row = self.rows, self.row
+            cause = (
+                (rows.cause_topics[row], rows.cause_partitions[row], rows.cause_offsets[row], rows.cause_emits[row])
+                if 0 <= row < len(rows)
+                else ()
+            )
+            self._random = Random(f"{self.agent}:{cause}")  # noqa: S311 - for repeatable chance, not for secrets
+            self._random_row = row
+        return self._random
+
+    def begin_again(self) -> None:
+        """Forget what a failed instance drew."""
+        self._random = None
+
+
+CURRENT: ContextVar[Frame | None] = ContextVar("headwater_frame", default=None)
+"""The frame of the agent whose code is running, or None outside agents."""
