@@ -55,8 +55,11 @@ def wait_for(path: Path, count: int = 1, timeout_s: float = 30.0) -> list[str]:
 
 
 def is_stopped(pid: int | None) -> bool:
-    """Whether a process is stopped, by ps, not by the code under test."""
-    with os.popen(f"ps -o state= -p {pid}") as answer:
+    """Whether a process is stopped, as the system tells it, not the code under test."""
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        return "\nState:\tT" in status.read_text()
+    with os.popen(f"ps -o state= -p {pid}") as answer:  # macOS
         return answer.read().strip().startswith("T")
 
 
@@ -102,6 +105,15 @@ def write(folder: Path, writer: str, count: int) -> None:
     log = EmbeddedLog(folder)
     for number in range(count):
         log.append(pair(writer, number))
+    log.close()
+
+
+def make_and_write(folder: Path, writer: str, told: Path) -> None:
+    """Open a log that may not be there yet, make the topic, commit one record, tell the log's id."""
+    log = EmbeddedLog(folder)
+    log.create_topic("a", 2)
+    log.append([Append("a", 0, [0], [None], [writer.encode()])])
+    note(told, log.log_id)
     log.close()
 
 

@@ -64,6 +64,19 @@ def test_four_processes_commit_at_once_and_nothing_is_lost_or_doubled(
     assert numbers_by_writer(log) == {f"w{n}": list(range(60)) for n in range(4)}
 
 
+def test_processes_that_make_the_log_at_the_same_moment_make_one(tmp_path: Path) -> None:
+    for number in range(3):
+        folder, told = tmp_path / f"log{number}", tmp_path / f"told{number}"
+        processes = [start("make_and_write", folder, f"w{n}", told) for n in range(4)]
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        log = EmbeddedLog(folder)
+        assert lines(told) == [log.log_id] * 4
+        assert sorted(value or b"" for value in values(log, "a", 0)) == [b"w0", b"w1", b"w2", b"w3"]
+        log.close()
+
+
 def test_after_twenty_kills_in_commits_every_acknowledged_transaction_is_there_once(
     log: EmbeddedLog, tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ def test_macs_listing_is_read_as_well() -> None:
         "/dev/disk3s1 on / (apfs, local, journaled)\n//me@nas/share on /Volumes/my share (smbfs, nodev)\n"
     )
     mounts = mounts_of_listing(listing)
-    assert type_of("/Users/me/log", mounts) == "apfs"
+    assert type_of("/srv/me/log", mounts) == "apfs"
     assert type_of("/Volumes/my share/log", mounts) == "smbfs"
 
 

@@ -177,6 +177,8 @@ class Patience:
             handle = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
         except ProcessLookupError:
             return
+        except OSError:
+            handle = None  # an old kernel or a sandbox without pidfds: the check just before the kill must do
         try:
             if self._lock.holder() != process.pid or start_of(process.pid) != process.started:
                 return
