@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from faust.agents.agent import Agent as FaustAgent
+from mode import Service
 
 from headwater.app.refused import refuse_members
 from headwater.app.sink import Sink
@@ -18,7 +19,7 @@ from headwater.core.names import check_part
 from headwater.stream.plan import StreamPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from headwater.app.owner import AppLike
 
@@ -59,7 +60,13 @@ class Agent(FaustAgent):
         help: str = "",
     ) -> None:
         """Take a checked declaration; see `declare`."""
-        super().__init__(fun, app=app, name=name, help=help)  # type: ignore[arg-type]
+        # Faust's own __init__ would keep actors and supervisors; an agent here is a declaration.
+        Service.__init__(self)
+        self.app = app  # type: ignore[assignment]
+        self.fun = fun
+        self.name = name
+        self.help = help
+        self.concurrency = 1
         self.plan = plan
         self.topic = topic
         self.options = options or AgentOptions()
@@ -98,6 +105,29 @@ class Agent(FaustAgent):
         """The topic that `cast` sends to: the first the agent reads."""
         return self.topic
 
+    @property  # type: ignore[misc]
+    def channel_iterator(self) -> Topic:  # type: ignore[override]
+        """The same as `channel`."""
+        return self.topic
+
+    def info(self) -> dict[str, Any]:
+        """Return the declaration, by name."""
+        return {
+            "app": self.app,
+            "fun": self.fun,
+            "name": self.name,
+            "channel": self.topic,
+            "concurrency": 1,
+            "help": self.help,
+            "sinks": list(self.sinks),
+        }
+
+    async def on_start(self) -> None:
+        """Start nothing: the engine runs an instance for each task."""
+
+    async def on_stop(self) -> None:
+        """Stop nothing: the engine runs an instance for each task."""
+
     def get_topic_names(self) -> Iterable[str]:
         """Return the names of the topics the agent reads."""
         return list(self.plan.topics)
@@ -126,9 +156,7 @@ class Agent(FaustAgent):
         headers: Any = None,
     ) -> None:
         """Send a value to the agent's topic and expect no answer."""
-        _ = await self.topic.send(
-            key=key, value=value, partition=partition, timestamp=timestamp, headers=headers
-        )
+        await self.topic.send(key=key, value=value, partition=partition, timestamp=timestamp, headers=headers)
 
     async def send(
         self,
@@ -139,7 +167,7 @@ class Agent(FaustAgent):
         timestamp: float | None = None,
         headers: Any = None,
         **refused: Any,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send a record to the agent's topic."""
         for option in ("reply_to", "correlation_id"):
             if refused.pop(option, None) is not None:
@@ -259,8 +287,8 @@ _TOPIC = ("key_type", "value_type", "key_serializer", "value_serializer", "parti
 
 REFUSED_AGENT_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "supervisor_strategy": ((None,), "retries=, timeout_s= and dead_letters="),
-    "isolated_partitions": ((False, True), "nothing: an instance runs for each partition anyway"),
-    "use_reply_headers": ((None, True, False), "a sink topic: agents don't reply"),
+    "isolated_partitions": ((False,), "nothing: an instance runs for each partition anyway"),
+    "use_reply_headers": ((None, True), "a sink topic: agents don't reply"),
     "schema": ((None,), "key_type= and value_type="),
     "on_error": ((None,), "try in the agent's body; what is raised is retried, then goes to dead letters"),
 }
@@ -286,7 +314,6 @@ refuse_members(
         "__call__": _TEST,
         "test_context": _TEST,
         "clone": "@app.agent(…, name=…) again over the same function",
-        "info": "agent.plan, agent.options and agent.sinks",
         "stream": "topic.stream()",
         "actor_from_stream": _ENGINE,
         "actor_tracebacks": _ENGINE,
@@ -297,7 +324,11 @@ refuse_members(
         "on_isolated_partitions_assigned": _ENGINE,
         "on_shared_partitions_revoked": _ENGINE,
         "on_shared_partitions_assigned": _ENGINE,
-        "on_start": _ENGINE,
     },
-    properties={"channel_iterator": "topic.stream()"},
+    properties={
+        "isolated_partitions": "nothing: each task has an instance of its own",
+        "supervisor": "retries=, timeout_s= and dead_letters=",
+        "supervisor_strategy": "retries=, timeout_s= and dead_letters=",
+        "use_reply_headers": _REPLY,
+    },
 )

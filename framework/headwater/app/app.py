@@ -18,7 +18,7 @@ from headwater.app.agent import Agent
 from headwater.app.boot import BootStrategy
 from headwater.app.declared import Declared, Tables
 from headwater.app.options import DEFAULTS, OWN, AppOptions, faust_environment, read_options
-from headwater.app.refused import refuse_members
+from headwater.app.refused import RefusedSignal, refuse_members
 from headwater.app.set_table import SetTable as DeclaredSetTable
 from headwater.app.stream import Stream
 from headwater.app.table import Table as DeclaredTable
@@ -28,7 +28,7 @@ from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.names import check_part
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from headwater.app.owner import TableReader
 
@@ -62,6 +62,7 @@ class App(FaustApp):
         self._held: set[asyncio.Task[Any]] = set()
         self.run: Any = None
         super().__init__(id, **service, **settings)
+        self.on_produce_message = RefusedSignal("App", "on_produce_message", "headers= of topic.send")  # type: ignore[assignment]
         self.declared = Declared(cast("dict[str, Agent]", self.agents.data))
         self._tables = Tables(self.declared)
 
@@ -92,8 +93,7 @@ class App(FaustApp):
     def topic(self, *topics: str, **options: Any) -> Topic:
         """Declare a topic; several names are read as one stream of one type.
 
-        Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external;
-        and, for Kafka: retention, compacting, deleting, replicas, config.
+        Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external.
         """
         _check_topic_options(topics, options)
         topic = Topic(self, topics=topics, **options)
@@ -214,7 +214,7 @@ class App(FaustApp):
         timestamp: float | None = None,
         headers: Any = None,
         **options: Any,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send a record to a topic or to the topic of a name, as `topic.send` does."""
         topic = self.topic_named(channel) if isinstance(channel, str) else channel
         return await topic.send(
@@ -313,14 +313,16 @@ _TOPIC_OPTIONS = (
     "value_serializer",
     "partitions",
     "external",
-    "retention",
-    "compacting",
-    "deleting",
-    "replicas",
-    "config",
 )
 
+_KEPT = "nothing: the log keeps what is not archived, and `headwater trim` drops what is"
+
 REFUSED_TOPIC_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "retention": ((None,), _KEPT),
+    "compacting": ((None, False), _KEPT),
+    "deleting": ((None, False), _KEPT),
+    "replicas": ((None,), _KEPT),
+    "config": ((None,), _KEPT),
     "pattern": ((None,), "the topics' names: what a task reads must be known before it starts"),
     "schema": ((None,), "key_type= and value_type="),
     "acks": ((None, True), "nothing: every record is acknowledged by the log"),

@@ -13,8 +13,6 @@ from headwater.core.keys import decode_key
 from headwater.stream.frame import CURRENT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from headwater.app.owner import AppLike
     from headwater.stream.frame import Frame, Work
 
@@ -111,10 +109,10 @@ class Event(FaustEvent):
         partition: int | None = None,
         timestamp: float | None = None,
         headers: Any = _UNSET,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send the record on to a topic: its bytes, headers and event time, except what is given."""
         topic = self._app.topic_named(channel) if isinstance(channel, str) else channel
-        return await topic.send_encoded(  # type: ignore[no-any-return]
+        return await topic.send_encoded(
             self.raw_key if key is _UNSET else topic.encode_key(key),
             self.raw_value if value is _UNSET else topic.encode_value(value),
             partition,
@@ -130,10 +128,10 @@ class Event(FaustEvent):
         partition: int | None = None,
         timestamp: float | None = None,
         headers: Any = None,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send another record to a topic; it is part of the epoch."""
         topic = self._app.topic_named(channel) if isinstance(channel, str) else channel
-        return await topic.send(  # type: ignore[no-any-return]
+        return await topic.send(
             key=key, value=value, partition=partition, timestamp=timestamp, headers=headers
         )
 

@@ -84,7 +84,6 @@ OWN = tuple(field.name for field in fields(AppOptions))
 
 ACCEPTED = (
     "autodiscover",
-    "blocking_timeout",
     "cache",
     "canonical_url",
     "debug",
@@ -144,6 +143,7 @@ REFUSED: dict[str, str] = {
     "url": _LOG,
     "broker_credentials": _LOG,
     "ssl_context": _LOG,
+    "blocking_timeout": "timeout_s=",
     "broker_api_version": _ENGINE,
     "broker_check_crcs": "nothing: checksums are always checked",
     "broker_client_id": _ENGINE,
@@ -200,8 +200,8 @@ REFUSED: dict[str, str] = {
     "stream_ack_exceptions": _ACK,
     "topic_allow_declare": "nothing: topics that are not there are made when the app starts",
     "topic_disable_leader": _ENGINE,
-    "topic_replication_factor": "replicas= on app.topic(…)",
-    "replication_factor": "replicas= on app.topic(…)",
+    "topic_replication_factor": "nothing: the embedded log has one copy; archive what must not be lost",
+    "replication_factor": "nothing: the embedded log has one copy; archive what must not be lost",
     "reply_create_topic": _REPLY,
     "create_reply_topic": _REPLY,
     "reply_expires": _REPLY,

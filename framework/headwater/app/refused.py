@@ -44,6 +44,22 @@ def refused_property(owner: str, name: str, instead: str) -> property:
     return property(read)
 
 
+class RefusedSignal:
+    """A signal of faust's that is never sent here: connecting to it raises."""
+
+    def __init__(self, owner: str, name: str, instead: str) -> None:
+        """Note what to say."""
+        self._owner = owner
+        self._name = name
+        self.refused = instead
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise RefusedError."""
+        refuse(self._owner, self._name, self.refused)
+
+    connect = disconnect = send = __call__
+
+
 def refuse_members(
     cls: type,
     *,

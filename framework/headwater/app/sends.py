@@ -9,7 +9,7 @@ from headwater.core.errors import AgentStoppedError, MisuseError, ValueRefusedEr
 from headwater.stream.frame import CURRENT, Send
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Generator
 
     from headwater.app.owner import AppLike
     from headwater.core.batch import Headers
@@ -78,7 +78,7 @@ async def send(
     partition: int | None,
     timestamp: int | None,
     headers: Headers,
-) -> Awaitable[Any]:
+) -> Any:
     """Stage inside an agent; outside, append and return when the log has the record."""
     staged = stage(topic, key, value, partition, timestamp, headers)
     if staged is not None:
@@ -94,7 +94,7 @@ def send_soon(
     partition: int | None,
     timestamp: int | None,
     headers: Headers,
-) -> Awaitable[Any]:
+) -> Any:
     """Stage inside an agent; outside, append in an asyncio task that the app owns."""
     staged = stage(topic, key, value, partition, timestamp, headers)
     if staged is not None:
@@ -105,7 +105,7 @@ def send_soon(
         raise MisuseError(
             f"send_soon to {topic!r} needs a running event loop; use `await topic.send(…)` in a coroutine"
         ) from None
-    return app.hold(  # type: ignore[no-any-return]
+    return app.hold(
         app.engine.send_outside(topic, key, value, partition, timestamp, headers)
     )
 

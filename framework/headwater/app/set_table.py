@@ -173,5 +173,9 @@ refuse_members(
     SetTable,
     properties={
         "manager": "an agent that changes the sets, and agent.cast(…)",
+        "Manager": "an agent that changes the sets, and agent.cast(…)",
+        "manager_topic_name": "an agent that changes the sets, and agent.cast(…)",
+        "manager_topic_suffix": "an agent that changes the sets, and agent.cast(…)",
+        "start_manager": "an agent that changes the sets, and agent.cast(…)",
     },
 )

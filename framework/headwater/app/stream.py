@@ -256,6 +256,20 @@ class Stream(FaustStream):  # type: ignore[type-arg]
     # -- state
 
     @property
+    def channel(self) -> Any:  # type: ignore[override]
+        """The topic the stream comes from; of several the first."""
+        return self._app.topic_named(self.plan.topics[0])
+
+    async def on_start(self) -> None:
+        """Start nothing: the engine owns what an agent reads."""
+
+    async def on_stop(self) -> None:
+        """Stop nothing: the engine owns what an agent reads."""
+
+    async def stop(self) -> None:
+        """Stop nothing: the engine owns what an agent reads."""
+
+    @property
     def _app(self) -> Any:
         return self.app
 
@@ -337,6 +351,7 @@ def _milliseconds(within: float | timedelta | None) -> int | None:
 
 _EPOCH = "nothing: positions, outputs and tables are committed together with the epoch"
 _JOIN = "a table that one agent fills and another reads, both keyed alike; joins come later"
+_TASKS = "nothing: tasks own partitions"
 _LINK = "the plan: stream.plan says what is read and which operators follow"
 
 refuse_members(
@@ -367,5 +382,16 @@ refuse_members(
         "__copy__": "topic.stream() again; unbound streams are not changed by filter and group_by",
         "__iter__": "`async for`",
         "__next__": "`async for`",
+    },
+    properties={
+        "active_partitions": _TASKS,
+        "concurrency_index": _TASKS,
+        "task_owner": _TASKS,
+        "combined": "one agent on several topics: app.topic('a', 'b')",
+        "enable_acks": _EPOCH,
+        "events_total": "app.monitor",
+        "join_strategy": _JOIN,
+        "outbox": _LINK,
+        "prefix": _LINK,
     },
 )

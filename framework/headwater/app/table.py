@@ -256,6 +256,25 @@ class Table(FaustTable[Any, Any]):
 
     # -- beyond a mapping
 
+    def info(self) -> dict[str, Any]:
+        """Return the declaration, by name."""
+        names = (
+            "app",
+            "name",
+            "default",
+            "key_type",
+            "value_type",
+            "partitions",
+            "history",
+            "local",
+            "changelog",
+            "help",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    async def on_start(self) -> None:
+        """Open nothing: the engine opens stores with their task."""
+
     def as_of(self, time: Any) -> Any:
         """Return the rows as they stood at an instant (ISO 8601 text, datetime, or ms): all changes up to task time T."""
         return self._app.engine.as_of(self, time)
@@ -377,7 +396,7 @@ refuse_members(
         "contribute_to_stream": _JOIN,
         "remove_from_stream": _JOIN,
         "on_recover": _RECOVER,
-        "on_start": _OWN_STATE,
+        "raw_update": "table.update(…) inside an agent",
         "on_rebalance": _OWN_STATE,
         "on_recovery_completed": _RECOVER,
         "call_recover_callbacks": _RECOVER,
@@ -390,7 +409,6 @@ refuse_members(
         "partition_for_key": "nothing: rows lie in their key's home",
         "apply_changelog_batch": _RECOVER,
         "clone": "app.Table(name, …)",
-        "info": "the table's attributes",
         "fromkeys": "app.Table(name, …) and table.update(…) inside an agent",
         "__copy__": "table.copy() for the rows as a dictionary",
         "on_key_get": _OWN_STATE,
@@ -399,6 +417,19 @@ refuse_members(
         "on_clear": _OWN_STATE,
     },
     properties={
+        "extra_topic_configs": REFUSED_TABLE_OPTIONS["extra_topic_configs"],
+        "is_global": REFUSED_TABLE_OPTIONS["is_global"],
+        "key_serializer": "table.key_type: keys are encoded by their type",
+        "value_serializer": "table.value_type and table.codec",
+        "last_closed_window": _WINDOW,
+        "window": _WINDOW,
+        "WindowWrapper": _WINDOW,
+        "options": _OWN_STATE,
+        "recovery_buffer_size": _RECOVER,
+        "standby_buffer_size": REFUSED_TABLE_OPTIONS["standby_buffer_size"],
+        "schema": REFUSED_TABLE_OPTIONS["schema"],
+        "synchronize_all_active_partitions": REFUSED_TABLE_OPTIONS["is_global"],
+        "use_partitioner": REFUSED_TABLE_OPTIONS["use_partitioner"],
         "data": "the table itself: it is a mapping",
         "changelog_topic": "nothing: a table's changelog is <app>.<generation>.changelog.<table>",
         "changelog_topic_name": "nothing: a table's changelog is <app>.<generation>.changelog.<table>",

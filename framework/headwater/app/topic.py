@@ -16,7 +16,7 @@ from headwater.core.values import codec_for
 from headwater.stream.plan import StreamPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from headwater.app.owner import AppLike
     from headwater.core.values import Codec
@@ -25,7 +25,7 @@ PARTITIONS_MAX = 100_000
 
 
 class Topic(FaustTopic):
-    """One topic, or several of the same types that are read as one. What is kept for Kafka alone changes nothing here.
+    """One topic, or several of the same types that are read as one.
 
     `external`: sends go to the topic itself in every generation, promoted or not.
     """
@@ -42,11 +42,6 @@ class Topic(FaustTopic):
         value_serializer: str | None = None,
         partitions: int | None = None,
         external: bool = False,
-        retention: Any = None,
-        compacting: bool | None = None,
-        deleting: bool | None = None,
-        replicas: int | None = None,
-        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Check names and types; nothing is made in the log."""
         if not topics:
@@ -74,15 +69,6 @@ class Topic(FaustTopic):
         self.codec: Codec = codec_for(value_type, value_serializer)
         self._partitions = partitions
         self.external = external
-        self.retention = retention
-        self.compacting = compacting
-        self.deleting = deleting
-        self.replicas = replicas
-        self.config = dict(config or {})
-        self.acks = True
-        self.internal = False
-        self.has_prefix = False
-        self.is_iterator = False
         self.members: tuple[Topic, ...] = (self,)
 
     @property
@@ -157,7 +143,7 @@ class Topic(FaustTopic):
         headers: Any = None,
         value_serializer: str | None = None,
         **refused: Any,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send a record: part of the epoch inside an agent, appended at once (at least once) outside.
 
         `timestamp`: ms (int) or seconds (float); None: the event time of the record in hand, outside agents now.
@@ -181,7 +167,7 @@ class Topic(FaustTopic):
         partition: int | None,
         timestamp: float | None,
         headers: Any,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send bytes as they are."""
         return await sends.send(
             self._app,
@@ -203,7 +189,7 @@ class Topic(FaustTopic):
         headers: Any = None,
         value_serializer: str | None = None,
         **refused: Any,
-    ) -> Awaitable[Any]:
+    ) -> Any:
         """Send from plain code; as `send`, but outside agents the record is appended in the background."""
         _refuse_send_options(refused)
         return sends.send_soon(
@@ -229,6 +215,11 @@ class Topic(FaustTopic):
             expected = f"0 to {count - 1}" if count else "a whole number from 0"
             raise MisuseError(f"topic {self.name!r}: a partition is {expected}; found {partition!r}")
         return partition
+
+    @property
+    def loop(self) -> Any:  # type: ignore[override]
+        """The app's event loop."""
+        return self._app.loop
 
     @property
     def _app(self) -> Any:
@@ -266,6 +257,8 @@ def _refuse_send_options(options: Mapping[str, Any]) -> None:
 _READ = "@app.agent(topic): agents read topics"
 _SEND = "topic.send(key=…, value=…)"
 _DECODE = "value_type, key_type and value_serializer on the topic; what can't be decoded goes to dead letters"
+_KEPT = "nothing: the log keeps what is not archived, and `headwater trim` drops what is"
+_INTERNAL = "nothing: internal topics are named and made by the engine"
 _DECLARE = "nothing: topics are made when the app starts, or at the first send"
 
 refuse_members(
@@ -300,5 +293,18 @@ refuse_members(
         "pattern": "app.topic('a', 'b') with the names: what a task reads must be known before it starts",
         "subscriber_count": _READ,
         "schema": _DECODE,
+        "acks": "nothing: every record is acknowledged by the log",
+        "active_partitions": "nothing: tasks own partitions",
+        "allow_empty": "nothing: empty and null values are told apart",
+        "compacting": _KEPT,
+        "config": _KEPT,
+        "deleting": _KEPT,
+        "replicas": _KEPT,
+        "retention": _KEPT,
+        "has_prefix": _INTERNAL,
+        "internal": _INTERNAL,
+        "is_iterator": _READ,
+        "key_serializer": "topic.key_type: keys are encoded by their type",
+        "maxsize": "buffer_bytes= of the app",
     },
 )

@@ -33,7 +33,9 @@ class DictStore:
         self.changelog_offset = changelog_offset
 
 
-def frame_over(*tables: Table, keys: Sequence[bytes | None] = (b"k",), partition: int = 0, partitions: int = 1) -> Frame:
+def frame_over(
+    *tables: Table, keys: Sequence[bytes | None] = (b"k",), partition: int = 0, partitions: int = 1
+) -> Frame:
     """Return a frame with a part for each table and one row for each key, the first in hand."""
     rows = Rows()
     frame = Frame("tester", rows)
@@ -46,7 +48,9 @@ def frame_over(*tables: Table, keys: Sequence[bytes | None] = (b"k",), partition
     return frame
 
 
-def hand(frame: Frame, keys: Sequence[bytes | None], values: Sequence[Any] | None = None, topic: str = "source") -> Work:
+def hand(
+    frame: Frame, keys: Sequence[bytes | None], values: Sequence[Any] | None = None, topic: str = "source"
+) -> Work:
     """Put records in the frame's hand."""
     count = len(keys)
     frame.rows.task_times.extend(1_000 + at for at in range(count))

@@ -50,7 +50,13 @@ def test_declaring_builds_nothing_of_fausts_engine_and_makes_no_folder(
     app: hw.App, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("_new_transport", "_new_producer_transport", "_new_conductor", "_new_consumer", "_new_producer"):
+    for name in (
+        "_new_transport",
+        "_new_producer_transport",
+        "_new_conductor",
+        "_new_consumer",
+        "_new_producer",
+    ):
         monkeypatch.setattr(faust.App, name, lambda *_, **__: pytest.fail("faust's engine was built"))
     app.agent(app.topic("a"))(nothing)
     app.Table("t", default=int)
@@ -60,7 +66,8 @@ def test_declaring_builds_nothing_of_fausts_engine_and_makes_no_folder(
 
 
 @pytest.mark.parametrize(
-    "name", ["topics", "consumer", "producer", "transport", "producer_transport", "assignor", "_fetcher", "router"]
+    "name",
+    ["topics", "consumer", "producer", "transport", "producer_transport", "assignor", "_fetcher", "router"],
 )
 def test_fausts_engine_can_not_be_had(app: hw.App, name: str) -> None:
     with pytest.raises(hw.HeadwaterError, match=rf"App\.{name} is faust's .* instead: "):
@@ -69,7 +76,7 @@ def test_fausts_engine_can_not_be_had(app: hw.App, name: str) -> None:
 
 def test_an_app_boots_sensors_and_the_engine_alone(app: hw.App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hw.App, "engine_class", staticmethod(lambda app: f"engine of {app.id}"))
-    assert list(app.boot_strategy.server()) == ["engine of clicks"]
+    assert [str(service) for service in app.boot_strategy.server()] == ["engine of clicks"]
 
 
 def test_the_web_is_off_and_its_address_this_machine(app: hw.App) -> None:
@@ -126,13 +133,17 @@ def test_a_refused_setting_names_its_replacement(option: str, instead: str) -> N
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, Any]) -> None:
-    with pytest.raises(hw.MisuseError, match=rf"App\({list(options)[0]}=…\)"):
+    with pytest.raises(hw.MisuseError, match=rf"App\({next(iter(options))}=…\)"):
         hw.App("x", **options)
 
 
 def test_options_reach_the_engine_under_our_names() -> None:
     app = hw.App("x", log="memory://x", guarantee="at_least_once", topic_partitions=7, debug=True)
-    assert (app.options.log, app.options.guarantee, app.options.partitions) == ("memory://x", "at_least_once", 7)
+    assert (app.options.log, app.options.guarantee, app.options.partitions) == (
+        "memory://x",
+        "at_least_once",
+        7,
+    )
     assert app.conf.debug is True
 
 
@@ -175,7 +186,9 @@ def test_a_topic_that_would_pass_for_an_internal_one_is_refused(name: str, app: 
 
 def test_two_agents_alike_need_names(app: hw.App) -> None:
     app.agent("a")(nothing)
-    with pytest.raises(hw.TopologyError, match=r"two agents are named 'nothing' \(.*\); give one of them name="):
+    with pytest.raises(
+        hw.TopologyError, match=r"two agents are named 'nothing' \(.*\); give one of them name="
+    ):
         app.agent("b")(nothing)
     assert app.agent("b", name="other")(nothing).name == "other"
 
@@ -189,7 +202,9 @@ def test_two_tables_alike_are_refused(app: hw.App) -> None:
 def test_one_topic_declared_twice_must_be_declared_alike(app: hw.App) -> None:
     topic = app.topic("a", value_type=Click)
     assert app.topic("a", value_type=Click) is topic
-    with pytest.raises(hw.TopologyError, match=r"topic 'a' is declared twice, with value_type .*Click.* and None"):
+    with pytest.raises(
+        hw.TopologyError, match=r"topic 'a' is declared twice, with value_type .*Click.* and None"
+    ):
         app.topic("a")
 
 
@@ -240,7 +255,13 @@ def test_how_an_agent_fails_is_declared(app: hw.App) -> None:
     assert (agent.retries, agent.timeout_s, agent.split, agent.dead_letters) == (0, 1.5, True, False)
     assert agent.tables == (table,)
     plain = app.agent("a", name="plain")(nothing)
-    assert (plain.retries, plain.timeout_s, plain.split, plain.dead_letters, plain.tables) == (None, None, False, None, None)
+    assert (plain.retries, plain.timeout_s, plain.split, plain.dead_letters, plain.tables) == (
+        None,
+        None,
+        False,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,7 +304,13 @@ def test_asking_an_agent_names_cast(name: str, app: hw.App) -> None:
 
 def test_a_declared_stream_can_not_be_iterated(app: hw.App) -> None:
     stream = app.topic("a").stream()
-    for use in (aiter, lambda s: s.take(3), lambda s: s.events(), lambda s: s.items(), lambda s: s.enumerate()):
+    for use in (
+        aiter,
+        lambda s: s.take(3),
+        lambda s: s.events(),
+        lambda s: s.items(),
+        lambda s: s.enumerate(),
+    ):
         with pytest.raises(AgentStoppedError, match="hand it to an agent"):
             use(stream)
     with pytest.raises(AgentStoppedError):
@@ -328,16 +355,13 @@ def test_a_wrong_option_of_a_topic_is_named(options: dict[str, Any], message: st
 
 
 def test_leader_timers_are_refused_and_others_kept(app: hw.App) -> None:
-    @app.timer(5.0)
-    async def every() -> None: ...
+    async def work() -> None: ...
 
-    @app.task
-    async def once() -> None: ...
-
-    @app.crontab("* * * * *")
-    async def often() -> None: ...
+    for declared in (app.timer(5.0), app.task, app.crontab("* * * * *")):
+        declared(work)
 
     assert len(app._app_tasks) == 3
-    for declare in (lambda: app.timer(5.0, on_leader=True), lambda: app.task(on_leader=True)):
+    uses: list[Any] = [lambda: app.timer(5.0, on_leader=True), lambda: app.task(on_leader=True)]
+    for declare in uses:
         with pytest.raises(hw.MisuseError, match="no worker leads"):
             declare()

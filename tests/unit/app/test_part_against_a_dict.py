@@ -17,7 +17,9 @@ from headwater.table.part import MISSING, TablePart, canonical, exact_types
 from tests.unit.app.frames import DictStore, hand
 
 KEYS = st.sampled_from(["", "a", "b", "ä", "900", 900, 7, b"\xff", b"a", ("x", 1), 1.5, True])
-VALUES = st.sampled_from([0, 1, -1.5, 1.0, "", "text", None, False, True, [], [1, [2]], {}, {"n": {"m": 1}}, 2**70])
+VALUES = st.sampled_from(
+    [0, 1, -1.5, 1.0, "", "text", None, False, True, [], [1, [2]], {}, {"n": {"m": 1}}, 2**70]
+)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), KEYS, VALUES),
@@ -31,7 +33,9 @@ STEPS = st.lists(
 )
 
 
-def make_part(codec: Codec | None = None, *, partitions: int = 1, local: bool = False) -> tuple[TablePart, Frame]:
+def make_part(
+    codec: Codec | None = None, *, partitions: int = 1, local: bool = False
+) -> tuple[TablePart, Frame]:
     part = TablePart("t", 0, 0, partitions, DictStore(), codec or codec_for(None, null=True), local=local)
     frame = Frame("tester", Rows())
     hand(frame, [b"k"] * 1_000)
@@ -44,7 +48,9 @@ def same(found: Any, expected: Any) -> bool:
 
 @settings(max_examples=300)
 @given(steps=STEPS)
-def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_rolled_back_or_flushed(steps: list[Any]) -> None:
+def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_rolled_back_or_flushed(
+    steps: list[Any],
+) -> None:
     """I2, I7: the store holds what was flushed, and overlay and cache show the rest."""
     part, frame = make_part()
     codec = part.codec
@@ -89,15 +95,23 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_rolled_back_or_flu
             assert part.store.changelog_offset == offset
         elif not changes:
             part.forget()
-        assert [(r, k.encode() if isinstance(k, str) else k, v) for r, k, v in zip(part.rows, part.keys, part.values)] == changes
+        assert [
+            (r, k.encode() if isinstance(k, str) else k, v)
+            for r, k, v in zip(part.rows, part.keys, part.values, strict=True)
+        ] == changes
         rows = model()
         assert list(part.raw_items()) == sorted(rows.items())
-    assert [(key, value) for key, value in part.items()] == [(k, codec.decode(v)) for k, v in sorted(model().items())]
+    assert [(key, value) for key, value in part.items()] == [
+        (k, codec.decode(v)) for k, v in sorted(model().items())
+    ]
     assert dict(part.store.items()) == committed
 
 
 @settings(max_examples=100)
-@given(writes=st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abc"), st.integers(0, 3)), max_size=20), keep=st.integers(0, 20))
+@given(
+    writes=st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abc"), st.integers(0, 3)), max_size=20),
+    keep=st.integers(0, 20),
+)
 def test_truncating_the_changes_leaves_a_part_as_if_they_had_not_been_made(
     writes: list[tuple[int, str, int]], keep: int
 ) -> None:
@@ -112,7 +126,12 @@ def test_truncating_the_changes_leaves_a_part_as_if_they_had_not_been_made(
             other_frame.row = at
             other.put(key, value, other_frame)
     part.truncate(keep)
-    assert (part.keys, part.values, part.rows, part.latest) == (other.keys, other.values, other.rows, other.latest)
+    assert (part.keys, part.values, part.rows, part.latest) == (
+        other.keys,
+        other.values,
+        other.rows,
+        other.latest,
+    )
     assert [part.find(key) for key in "abc"] == [other.find(key) for key in "abc"]
 
 
