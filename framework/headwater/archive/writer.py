@@ -95,14 +95,19 @@ class _Tail:
 
 @dataclass(slots=True)
 class Counts:
-    """What an archiver has done since it was made."""
+    """What an archiver has done since it was made.
+
+    `lost`: offsets that were gone from the log before they could be archived; `overtaken`: puts that another archiver
+    was faster with; `repeated`: puts that were found done, their reply having been lost.
+    """
 
     records: int = 0
     segments: int = 0
     bytes: int = 0
     gaps: int = 0
     lost: int = 0
-    own: int = 0
+    overtaken: int = 0
+    repeated: int = 0
 
 
 class Archiver:
@@ -178,19 +183,22 @@ class Archiver:
                 self._crash("archive.list")
                 tail.next = self._archive.end_of(place) or 0
             if tail.next >= end:
-                self._check_not_ahead(place, tail.next)
+                if tail.next > end:
+                    self._check_not_ahead(place, tail.next)
                 tail.waiting_since_s = None
                 return records
             start = self._log.start_offset(place.topic, place.partition)
-            if start > tail.next:
-                self._write_gap(place, tail, start)
-            elif everything or self._due(place, tail, end):
-                try:
+            try:
+                if start > tail.next:
+                    self._write_gap(place, tail, start)
+                elif everything or self._due(place, tail, end):
                     records += self._write(place, tail, end)
-                except OffsetTrimmedError:
-                    continue
-            else:
-                return records
+                else:
+                    return records
+            except OffsetTrimmedError as trimmed:
+                # Trimmed since we asked for its start: round again, where it becomes a gap.
+                if tail.next is None or trimmed.start <= tail.next:
+                    raise
 
     def _begin(self, place: Place) -> _Tail:
         """Make the topic's and the partition's folder ready."""
@@ -282,6 +290,7 @@ class Archiver:
             if base == 0:
                 log.info("archive begins after the log's first offset", extra=fields)
             else:
+                self.counts.lost += start - base
                 log.error("offsets were trimmed before they were archived", extra=fields)
 
     def _put(self, place: Place, tail: _Tail, base: int, next: int, data: bytes) -> bool:
@@ -295,10 +304,10 @@ class Archiver:
             there = self._archive.footer(place, base)
             # The footer holds writer, offsets and the checksums of all pages: the same footer is the same segment.
             if there.tail != data[there.pages_end :]:
-                self.counts.lost += 1
+                self.counts.overtaken += 1
                 log.info("another archiver was faster", extra={"segment": path, "writer": there.writer_id})
                 return False
-            self.counts.own += 1
+            self.counts.repeated += 1
         tail.next = next
         tail.waiting_since_s = None
         self.counts.segments += 1

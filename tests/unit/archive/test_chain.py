@@ -40,7 +40,6 @@ class ChainMachine(RuleBasedStateMachine):
         self.log = open_log(f"memory://chain-{next(_numbers)}")
         self.log.create_topic("orders", 1)
         self.rows: list[Row] = []
-        self.lost: list[tuple[int, int]] = []
         self.on_point: list[Callable[[str], None] | None] = [None] * ARCHIVERS
         self.archivers: list[Archiver] = []
 
@@ -191,5 +190,5 @@ class ChainMachine(RuleBasedStateMachine):
         assert left == []
 
 
-ChainMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
+ChainMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25)
 TestChain = ChainMachine.TestCase

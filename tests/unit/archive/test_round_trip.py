@@ -123,6 +123,38 @@ def test_the_record_checksum_hangs_on_records_and_not_on_their_batches() -> None
         assert digest(pa.RecordBatch.from_arrays(columns, schema=SCHEMA)) != expected, column
 
 
+@pytest.mark.parametrize("column", ["key", "value"])
+def test_the_record_checksum_tells_null_and_empty_and_boundaries_apart(column: str) -> None:
+    def digest(*data: bytes | None) -> int:
+        rows = [
+            {
+                "offset": n,
+                "timestamp": 0,
+                "timestamp_type": 0,
+                "key": b"",
+                "value": b"",
+                "topic_partition": 0,
+                column: each,
+            }
+            for n, each in enumerate(data)
+        ]
+        made = RecordDigest()
+        made.update(pa.RecordBatch.from_pylist(rows, SCHEMA))
+        return made.value()
+
+    different = [
+        (None, None),
+        (b"", b""),
+        (None, b""),
+        (b"", None),
+        (b"ab", b"c"),
+        (b"a", b"bc"),
+        (b"", b"abc"),
+        (b"",),
+    ]
+    assert len({digest(*each) for each in different}) == len(different)
+
+
 def test_the_checksum_is_crc_32c() -> None:
     assert crc32c(b"123456789") == 0xE3069283
 

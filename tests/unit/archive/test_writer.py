@@ -93,7 +93,7 @@ def test_an_archiver_knows_its_own_segment_when_the_reply_was_lost(log: Log, tmp
     append_numbered(log, 25)
     archiver = Archiver(log, archive, ["orders"], roll_rows=10)
     assert archiver.until_idle() == 25
-    assert (archiver.counts.own, archiver.counts.lost, archiver.counts.segments) == (3, 0, 3)
+    assert (archiver.counts.repeated, archiver.counts.overtaken, archiver.counts.segments) == (3, 0, 3)
     assert rows_of(archive.read("orders", 0, 0)) == log_rows(log)
 
 
@@ -112,7 +112,7 @@ def test_an_archiver_that_lost_goes_on_from_the_winners_end(log: Log, tmp_path: 
     archive = open_archive(f"file://{tmp_path}", log.log_id)
     stale = Archiver(log, archive, ["orders"], roll_rows=7, crash=overtake)
     assert stale.until_idle() == 0
-    assert (stale.counts.lost, stale.counts.segments) == (1, 0)
+    assert (stale.counts.overtaken, stale.counts.segments) == (1, 0)
     assert stale.until_idle() == 2
     assert _ranges(archive) == [(0, 4), (4, 8), (8, 9), (9, 11)]
     assert rows_of(archive.read("orders", 0, 0)) == log_rows(log)
@@ -175,6 +175,7 @@ def test_a_gap_raises_the_alarm(log: Log, archive: Archive, caplog: pytest.LogCa
     log.trim("orders", 0, 9)
     with caplog.at_level(logging.ERROR):
         archiver.step()
+    assert (archiver.counts.gaps, archiver.counts.lost) == (1, 5)
     (alarm,) = caplog.records
     assert (alarm.message, alarm.__dict__["base"], alarm.__dict__["end"]) == (
         "offsets were trimmed before they were archived", 4, 9,
@@ -197,6 +198,32 @@ def test_a_trim_while_a_segment_is_being_read_is_a_gap_of_exactly_what_went(
     assert archiver.until_idle() == 6
     assert archive.start("orders", 0) == 6
     assert rows_of(archive.read("orders", 0, 6)) == log_rows(log)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_trim_between_asking_for_the_start_and_reading_is_a_gap(
+    log: Log, archive: Archive, everything: bool
+) -> None:
+    append_numbered(log, 12)
+    asked: list[int] = []
+
+    class Trimming:
+        log_id = log.log_id
+
+        def start_offset(self, topic: str, partition: int) -> int:
+            asked.append(log.start_offset(topic, partition))
+            if len(asked) == 1:
+                log.trim(topic, partition, 5)
+            return asked[-1]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(log, name)
+
+    archiver = Archiver(Trimming(), archive, ["orders"], roll_bytes=1, clock=ManualClock())  # type: ignore[arg-type]
+    assert (archiver.flush() if everything else archiver.step()) == 7
+    assert asked[:2] == [0, 5]
+    assert archive.start("orders", 0) == 5
+    assert rows_of(archive.read("orders", 0, 5)) == log_rows(log)
 
 
 def test_a_log_put_back_to_an_older_state_is_refused(log: Log, archive: Archive, tmp_path: Path) -> None:
