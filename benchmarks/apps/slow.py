@@ -1,0 +1,29 @@
+"""An agent that takes a millisecond a record, and keeps its sums in a table: what a fast producer runs away from."""
+
+import time
+
+import headwater as hw
+from benchmarks import data
+
+BUFFER_BYTES = 64 << 20
+
+app = hw.App("slow", buffer_bytes=BUFFER_BYTES)
+
+
+class Click(hw.Record):
+    """A click that was paid for."""
+
+    user: str
+    amount: float
+
+
+clicks = app.topic("clicks", value_type=Click, partitions=data.PARTITIONS)
+spend = app.Table("spend", default=float)
+
+
+@app.agent(clicks)
+async def total(stream: hw.Stream) -> None:
+    """Add up, slowly."""
+    async for click in stream:
+        time.sleep(0.001)  # noqa: ASYNC251 - the agent that blocks is what is measured
+        spend[click.user] += click.amount
