@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faust.sensors import Monitor, Sensor
+    from mode import Service
+
     from headwater.app.agent import Agent
     from headwater.app.app import App
     from headwater.app.event import Event
@@ -39,8 +42,11 @@ __all__ = [
     "HomePartitionError",
     "KeyRefusedError",
     "MisuseError",
+    "Monitor",
     "ReadOnlyTableError",
     "Record",
+    "Sensor",
+    "Service",
     "SetTable",
     "Stream",
     "Table",
@@ -62,11 +68,17 @@ _HOMES = {
     "sink": "app.sink",
 }
 
+_FAUSTS = {"Monitor": "faust.sensors", "Sensor": "faust.sensors", "Service": "mode"}
+"""Names that are faust's own, as they are."""
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
+        from headwater.app.refused import refuse_name
+
+        refuse_name(name)
         raise AttributeError(f"module 'headwater' has no attribute {name!r}")
-    value = getattr(import_module(f"headwater.{_HOMES.get(name, 'core.errors')}"), name)
+    value = getattr(import_module(_FAUSTS.get(name) or f"headwater.{_HOMES.get(name, 'core.errors')}"), name)
     if name == "App":
         # The app package knows neither the engine nor the command line: both are handed over here.
         value.engine_class = staticmethod(_engine)

@@ -205,6 +205,10 @@ class App(FaustApp):
         """Return a table's committed rows."""
         return self.engine.committed(table)  # type: ignore[no-any-return]
 
+    def is_leader(self) -> bool:
+        """Tell whether this worker runs what only one worker may run (`on_leader=True`): it holds the first task."""
+        return bool(self.engine.is_leader())
+
     async def send(  # type: ignore[override]
         self,
         channel: Any,
@@ -230,21 +234,6 @@ class App(FaustApp):
 
     # -- services
 
-    def task(self, fun: Any = None, *, on_leader: bool = False, traced: bool = True) -> Any:  # type: ignore[override]
-        """Define an `async def` function that is started with the app, outside epochs: tables are read-only there."""
-        _refuse_leader("task", on_leader)
-        return super().task(fun, traced=traced)
-
-    def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
-        """Define an `async def` function that runs every so often by the wall clock, outside epochs."""
-        _refuse_leader("timer", on_leader)
-        return super().timer(interval, **options)
-
-    def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
-        """Define an `async def` function that runs at the times of a cron expression, outside epochs."""
-        _refuse_leader("crontab", on_leader)
-        return super().crontab(cron_format, **options)
-
     async def on_start(self) -> None:
         """Settle the settings; faust would set up its conductor and consumer here."""
         self.finalize()
@@ -257,8 +246,8 @@ class App(FaustApp):
         await super().on_stop()
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        # The engine has recovered its tables when it has started, and it is started before this.
-        return bool(self.should_stop)
+        # Tasks, timers and pages begin when tables are there. True: the app was stopped meanwhile.
+        return bool(await self.wait_for_stopped(self.engine.wait_ready()))
 
     def _create_directories(self) -> None:
         """Make no folder: faust makes ./<app>-data; what Headwater keeps is in `state`."""
@@ -291,13 +280,6 @@ class App(FaustApp):
     def label(self) -> str:
         """The app's name, for people."""
         return f"App: {self.id}"
-
-
-def _refuse_leader(where: str, on_leader: bool) -> None:
-    if on_leader:
-        raise MisuseError(
-            f"app.{where}(on_leader=True) is not there: no worker leads; run it in a process of its own"
-        )
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:
@@ -374,7 +356,6 @@ refuse_members(
         "create_event": "stream.events()",
         "LiveCheck": "`headwater verify`: it replays the archive and compares",
         "FlowControlQueue": "nothing: the engine bounds its buffers in bytes (buffer_bytes=)",
-        "is_leader": "nothing: no worker leads; run it in a process of its own",
         "on_rebalance_start": _ENGINE,
         "on_rebalance_end": _ENGINE,
         "on_rebalance_return": _ENGINE,

@@ -33,6 +33,14 @@ class EngineLike(Protocol):
         """Return the committed rows of the tasks this worker owns."""
         ...
 
+    def is_leader(self) -> bool:
+        """Tell whether this worker is the one that runs what only one worker may run."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Return when the tables of the first tasks are there, or the engine has ended."""
+        ...
+
     async def send_outside(
         self,
         topic: str,

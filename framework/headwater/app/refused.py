@@ -21,6 +21,46 @@ def refuse(owner: str, name: str, instead: str) -> NoReturn:
     raise RefusedError(f"{owner}.{name} is faust's and is not there in Headwater; instead: {instead}")
 
 
+class RefusedNameError(RefusedError, AttributeError):
+    """A name of the module `faust` that `headwater` does not have (an AttributeError too, for `hasattr`)."""
+
+
+NAMES: dict[str, str] = {
+    "Channel": "in-memory channels lie outside the log; use a topic (`memory://` log in tests) or an `asyncio.Queue`",
+    "ChannelT": "in-memory channels lie outside the log; use a topic (`memory://` log in tests) or an `asyncio.Queue`",
+    "Codec": 'give a topic `value_type=` or `value_serializer=` ("json", "raw", "text")',
+    "current_event": "`stream.current_event`",
+    "EventT": "interface types; annotate with `Event`, `Stream`, `Topic`, `Service`",
+    "GlobalTable": "use `app.Table` and route with `group_by`, or read the table through `headwater table`",
+    "GSSAPICredentials": "the embedded log needs none; come with Kafka",
+    "HoppingWindow": "windows come with event time; key the table by (key, window start) until then",
+    "ModelOptions": "give the options as class keywords of `Record`",
+    "OAuthCredentials": "the embedded log needs none; come with Kafka",
+    "SASLCredentials": "the embedded log needs none; come with Kafka",
+    "Schema": "give `key_type=` and `value_type=` to the topic",
+    "ServiceT": "interface types; annotate with `Event`, `Stream`, `Topic`, `Service`",
+    "SetGlobalTable": "use `app.Table` and route with `group_by`, or read the table through `headwater table`",
+    "Settings": "keywords of `App`, the environment under `HEADWATER_`, `headwater config`",
+    "SlidingWindow": "windows come with event time; key the table by (key, window start) until then",
+    "SSLCredentials": "the embedded log needs none; come with Kafka",
+    "StreamT": "interface types; annotate with `Event`, `Stream`, `Topic`, `Service`",
+    "TopicT": "interface types; annotate with `Event`, `Stream`, `Topic`, `Service`",
+    "TumblingWindow": "windows come with event time; key the table by (key, window start) until then",
+    "uuid": "use `uuid.uuid4`; in an agent `stream.random`, so that a replay gives the same",
+    "VERSION": "use `headwater.__version__`",
+    "version_info": "use `headwater.__version__`",
+    "VersionInfo": "use `headwater.__version__`",
+    "Window": "windows come with event time; key the table by (key, window start) until then",
+}
+"""Names of the module `faust` that are not at the root of this package, and what to use instead."""
+
+
+def refuse_name(name: str) -> None:
+    """Raise RefusedNameError for a name of faust's; return for any other."""
+    if name in NAMES:
+        raise RefusedNameError(f"headwater has no {name!r}, which is faust's; instead: {NAMES[name]}")
+
+
 def refused_method(owner: str, name: str, instead: str) -> Callable[..., Any]:
     """Return a method that raises as soon as it is called (not when it is awaited or iterated)."""
 

@@ -105,9 +105,7 @@ def send_soon(
         raise MisuseError(
             f"send_soon to {topic!r} needs a running event loop; use `await topic.send(…)` in a coroutine"
         ) from None
-    return app.hold(
-        app.engine.send_outside(topic, key, value, partition, timestamp, headers)
-    )
+    return app.hold(app.engine.send_outside(topic, key, value, partition, timestamp, headers))
 
 
 def timestamp_ms(timestamp: float | None) -> int | None:

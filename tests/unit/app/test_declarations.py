@@ -352,16 +352,3 @@ def test_a_wrong_option_of_a_topic_is_named(options: dict[str, Any], message: st
     with pytest.raises(hw.MisuseError, match=message):
         app.topic("a", **options)
     assert "a" not in app.declared.topics
-
-
-def test_leader_timers_are_refused_and_others_kept(app: hw.App) -> None:
-    async def work() -> None: ...
-
-    for declared in (app.timer(5.0), app.task, app.crontab("* * * * *")):
-        declared(work)
-
-    assert len(app._app_tasks) == 3
-    uses: list[Any] = [lambda: app.timer(5.0, on_leader=True), lambda: app.task(on_leader=True)]
-    for declare in uses:
-        with pytest.raises(hw.MisuseError, match="no worker leads"):
-            declare()

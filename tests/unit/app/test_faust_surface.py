@@ -105,13 +105,9 @@ def test_each_member_is_what_the_page_says(kind: str) -> None:
     assert wrong_members(kind) == []
 
 
-def on_message(app: Any, *args: Any, **kwargs: Any) -> None:
-    """Stand for a receiver of a signal."""
-
-
 def test_a_signal_that_is_never_sent_can_not_be_connected_to() -> None:
     with pytest.raises(hw.HeadwaterError, match=r"headers= of topic\.send"):
-        hw.App("app").on_produce_message.connect(on_message)
+        hw.App("app").on_produce_message.connect(lambda *args, **kwargs: None)
 
 
 @pytest.mark.parametrize("name", sorted(SECTIONS["Settings"]))
@@ -159,3 +155,18 @@ def test_each_option_is_what_the_page_says(
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name != "self"
     }
     assert named <= set(SECTIONS[section])
+
+
+@pytest.mark.parametrize("name", sorted(set(SECTIONS["faust"]) - {"Worker"}))
+def test_each_name_at_the_root_is_what_the_page_says(name: str) -> None:
+    if SECTIONS["faust"][name] == "refused":
+        with pytest.raises(hw.HeadwaterError, match="instead: "):
+            getattr(hw, name)
+        assert not hasattr(hw, name)
+    else:
+        assert getattr(hw, name) is not None
+
+
+def test_the_root_has_25_names_at_most() -> None:
+    assert len(hw.__all__) <= 25
+    assert all(hasattr(hw, name) for name in hw.__all__)
