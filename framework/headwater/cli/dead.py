@@ -50,8 +50,9 @@ class DeadLetter(NamedTuple):
 
     @property
     def own_headers(self) -> Headers:
-        """The record's headers as they were."""
-        return tuple(pair for pair in self.headers if pair[0] != DEAD)
+        """The record's headers as they were: without the reason, which was put last."""
+        last = max((at for at, (name, _) in enumerate(self.headers) if name == DEAD), default=None)
+        return self.headers if last is None else self.headers[:last] + self.headers[last + 1 :]
 
 
 @group("dead", example="headwater -A headwater_apps.flights dead ls")
@@ -185,7 +186,7 @@ def _letters(session: Session, topic: str, positions: dict[int, int] | None = No
 
 
 def _reason(headers: Headers) -> dict[str, Any]:
-    # The last one: a record that was sent again and died again had the first taken off.
+    # The last one: an earlier one would be the record's own.
     for name, value in reversed(headers):
         if name == DEAD and value is not None:
             found: dict[str, Any] = msgspec.json.decode(value)
