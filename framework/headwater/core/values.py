@@ -110,6 +110,9 @@ class Codec:
         load = self._load
         if self._check is None:
             try:
+                # Tombstones are rare, and `map` over a C function costs a third less than a comprehension.
+                if None not in values:
+                    return list(map(load, values))  # type: ignore[arg-type]
                 return [None if data is None else load(data) for data in values]
             except Exception:
                 pass  # said below, by the record that fails: a byte order mark may be all that is wrong

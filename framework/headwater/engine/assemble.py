@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
 from headwater.core.names import internal_topic
 from headwater.engine.inputs import Input
@@ -119,12 +120,20 @@ class Assembly:
         own = frozenset[int]()
         if topic in self.written and not plan.promoted and topic not in plan.external:
             # What this app wrote there belongs to another generation; this one's own comes from its shadow.
-            own = frozenset(plan.number_of(reader.name) for sub in plan.topology.subs for reader in sub.readers)
+            own = frozenset(
+                plan.number_of(reader.name) for sub in plan.topology.subs for reader in sub.readers
+            )
             shadow = internal_topic(plan.app, plan.generation, "out", topic)
             plan.partitions_of(shadow, topic)
             self._add(
                 task,
-                Input(shadow, partition, LiveSource(self.log, shadow, partition, 0), declared.codec, check_key=check),
+                Input(
+                    shadow,
+                    partition,
+                    LiveSource(self.log, shadow, partition, 0),
+                    declared.codec,
+                    check_key=check,
+                ),
                 state,
                 0,
             )
@@ -164,6 +173,7 @@ class Assembly:
         if store.changelog_offset > end:
             # The folder belongs to a log that is gone; the changelog is the truth.
             store.clear()
+        point("recovery.begun")
         try:
             recover(store, self._changelog(topic, task.partition, store.changelog_offset, end), end=end)
         except RecoveryError:
@@ -171,6 +181,7 @@ class Assembly:
                 raise
             store.clear()
             recover(store, self._changelog(topic, task.partition, 0, end), end=end)
+        point("recovery.ended")
 
     def _changelog(self, topic: str, partition: int, position: int, end: int) -> Iterator[Batch]:
         source = self._source(topic, partition, position)
@@ -196,7 +207,9 @@ class Assembly:
                 if self.touch is not None:
                     frame.touch = _toucher(self.touch, reader.agent)
                 frame.parts = {
-                    app.declared.tables[name].number: task.parts[name] for name in reader.tables if name in task.parts
+                    app.declared.tables[name].number: task.parts[name]
+                    for name in reader.tables
+                    if name in task.parts
                 }
                 runners.append(
                     Runner(

@@ -44,7 +44,9 @@ class CommittedRows:
             yield key, self._table.codec.decode(data)
 
 
-def as_of_rows(log: Log, archive: Archive, app: str, generation: Generation, table: Any, time_ms: int) -> dict[Any, Any]:
+def as_of_rows(
+    log: Log, archive: Archive, app: str, generation: Generation, table: Any, time_ms: int
+) -> dict[Any, Any]:
     """Return {decoded key: decoded value} as the table stood at an instant. Raises AsOfError."""
     folded = fold_table(log, archive, app, generation, table.name, as_of=time_ms)
     rows = sorted(row for part in folded.values() for row in part.items())

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _DECODER = msgspec.json.Decoder(TaskState)
 
 
-def recorded_cuts(log: Log, archive: Archive, app: str, parent: str, generation: str, task: int) -> Iterator[dict[str, int]]:
+def recorded_cuts(
+    log: Log, archive: Archive, app: str, parent: str, generation: str, task: int
+) -> Iterator[dict[str, int]]:
     """Yield the cuts of one task of `parent`, with channels named as `generation` names them.
 
     Tasks are numbered alike in both, because the topology is the same.
@@ -32,4 +34,7 @@ def recorded_cuts(log: Log, archive: Archive, app: str, parent: str, generation:
             if found != key or value is None:
                 continue
             for cut in _DECODER.decode(value).groups:
-                yield {new + name.removeprefix(old) if name.startswith(old) else name: at for name, at in cut.items()}
+                yield {
+                    new + name.removeprefix(old) if name.startswith(old) else name: at
+                    for name, at in cut.items()
+                }

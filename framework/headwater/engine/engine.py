@@ -66,7 +66,7 @@ class RecordMetadata:
         return f"RecordMetadata({self.topic}/{self.partition}@{self.offset})"
 
 
-class Relearn(HeadwaterError):  # noqa: N818 - a signal within the engine
+class Relearn(HeadwaterError):
     """An agent touched a table that its code didn't show: the topology is made anew with what was learnt."""
 
 
@@ -80,6 +80,7 @@ class Engine(Service):
         self.finished = asyncio.Event()
         self.error: BaseException | None = None
         self.session: Session | None = None
+        self._ready = asyncio.Event()
         self._log: Log | None = None
         self._archive: Archive | None = None
         self._learned: dict[str, frozenset[str]] = {}
@@ -95,7 +96,9 @@ class Engine(Service):
         if run is not None and run.settings is not None:
             return run.settings  # type: ignore[no-any-return]
         options = self.app.options
-        return Settings.resolve(None, {"log": options.log, "archive": options.archive, "state": options.state})
+        return Settings.resolve(
+            None, {"log": options.log, "archive": options.archive, "state": options.state}
+        )
 
     @property
     def log_client(self) -> Log:
@@ -147,7 +150,9 @@ class Engine(Service):
         time_ms = time if isinstance(time, int) else parse_time(str(time), now_ms=SYSTEM_CLOCK.now_ms())
         control = self.control()
         name = self.session.plan.generation if self.session is not None else control.pointer()
-        return as_of_rows(self.log_client, self.archive, self.app.id, control.generation(name), table, time_ms)
+        return as_of_rows(
+            self.log_client, self.archive, self.app.id, control.generation(name), table, time_ms
+        )
 
     def is_leader(self) -> bool:
         """Tell whether this worker holds the first task: what only one worker may run, runs there."""
@@ -176,8 +181,11 @@ class Engine(Service):
 
     async def wait_ready(self) -> None:
         """Return when the first tasks are recovered, or the engine has ended."""
-        while not self.finished.is_set() and (self.session is None or not self.session.ready.is_set()):
-            await asyncio.sleep(0.01)
+        ended = asyncio.create_task(self.finished.wait())
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in (ended, ready):
+            waiter.cancel()
 
     async def on_stop(self) -> None:
         """Finish the open epoch, leave the group, close everything."""
@@ -216,7 +224,9 @@ class Engine(Service):
             raise TopologyError(f"app {self.app.id!r} declares no agents; nothing would run")
         slot = await asyncio.to_thread(Slot, self.settings.state, self.app.id, name)
         try:
-            session = await asyncio.to_thread(self._prepare, control, name, name == pointer, specs, slot, options)
+            session = await asyncio.to_thread(
+                self._prepare, control, name, name == pointer, specs, slot, options
+            )
             self.session = session
             follower = asyncio.create_task(self._follow_pointer(control, session, options))
             try:
@@ -237,7 +247,13 @@ class Engine(Service):
             slot.close()
 
     def _prepare(
-        self, control: Control, name: str, promoted: bool, specs: list[AgentSpec], slot: Slot, options: RunOptions
+        self,
+        control: Control,
+        name: str,
+        promoted: bool,
+        specs: list[AgentSpec],
+        slot: Slot,
+        options: RunOptions,
     ) -> Session:
         app, log = self.app, self.log_client
         topology = build_topology(app.id, name, specs, self.ensure_topic)
@@ -249,7 +265,9 @@ class Engine(Service):
             promoted=promoted,
             topology=topology,
             names=generation.names,
-            external=frozenset(t.name for t in app.declared.topics.values() if len(t.topics) == 1 and t.external),
+            external=frozenset(
+                t.name for t in app.declared.topics.values() if len(t.topics) == 1 and t.external
+            ),
             total_order=generation.order == "time" and not generation.follow,
             dead_letters=app.options.dead_letters,
             bounds={place: (ends[0] or 0, ends[1]) for place, ends in generation.bounds.items()},
@@ -271,10 +289,12 @@ class Engine(Service):
             app, log, self.archive, plan, {spec.name: spec.plan for spec in specs}, slot.url,
             allow_gaps=options.allow_gaps, written=written, touch=self._touch,
         )  # fmt: skip
-        epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if generation.bounds else EPOCH_LIVE_S)
+        epoch_s = (
+            options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if generation.bounds else EPOCH_LIVE_S)
+        )
         session = Session(
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
-            until_idle=options.until_idle, at_least_once=app.options.guarantee == "at_least_once",
+            until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
         )  # fmt: skip
         if generation.order == "live" and generation.bounds:
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)
@@ -327,7 +347,9 @@ class Engine(Service):
     def _touch(self, agent: str, table: Any) -> TablePart:
         """An agent reached a table that its code didn't show: learn it, and do the epoch anew with the right topology."""
         self._learned[agent] = self._learned.get(agent, frozenset()) | {table.name}
-        log_.info("agent touches a table unseen by its code; the topology is made anew", extra={"table": table.name})
+        log_.info(
+            "agent touches a table unseen by its code; the topology is made anew", extra={"table": table.name}
+        )
         raise Relearn(f"agent {agent!r} touches table {table.name!r}")
 
     def _finish(self, control: Control, session: Session) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headwater.app.agent import Agent
 from headwater.app.sink import Sink
@@ -14,7 +14,7 @@ from headwater.stream.frame import Send
 from headwater.stream.plan import StreamPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from headwater.engine.topology import Reader
     from headwater.stream.feed import Feed
@@ -29,7 +29,7 @@ def start_agent(
     async def run(feed: Feed, frame: Frame) -> None:
         stream = Stream.bound(app, recorded, feed, frame, topics, declared=agent.plan)
         if not agent.is_generator:
-            await agent.fun(stream)
+            await cast("Awaitable[None]", agent.fun(stream))
             return
         async for value in agent.fun(stream):  # type: ignore[union-attr]
             await _yielded(agent, frame, value)
@@ -57,7 +57,8 @@ def start_sender(
 ) -> Callable[[Feed, Frame], Coroutine[Any, Any, None]]:
     """Return how to run the sending half of a group_by: each record goes to its new key's home."""
     group_by, target = reader.group_by, reader.sends_to
-    assert group_by is not None and target is not None
+    assert group_by is not None
+    assert target is not None
 
     async def run(feed: Feed, frame: Frame) -> None:
         stream = Stream.bound(app, StreamPlan(reader.topics, reader.steps), feed, frame, topics)
@@ -70,9 +71,13 @@ def start_sender(
             try:
                 key = encode_key(group_by.key_of(value))
             except (KeyError, AttributeError, TypeError) as error:
-                raise KeyRefusedError(f"group_by of {reader.agent!r} finds no key in the value ({error!r})") from error
+                raise KeyRefusedError(
+                    f"group_by of {reader.agent!r} finds no key in the value ({error!r})"
+                ) from error
             if key is None:
-                raise KeyRefusedError(f"group_by of {reader.agent!r} gave None; filter such records out first")
+                raise KeyRefusedError(
+                    f"group_by of {reader.agent!r} gave None; filter such records out first"
+                )
             work, row = frame.work, frame.row
             assert work is not None
             at = row - work.rows[0] if isinstance(work.rows, range) else work.rows.index(row)

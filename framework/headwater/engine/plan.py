@@ -74,7 +74,8 @@ class RunPlan:
 
     def partitions_of(self, topic: str, declared: str) -> int:
         """Return the partition count of a topic this run writes, made where it is missing; a shadow has that of the
-        topic it stands for."""
+        topic it stands for.
+        """
         count = self._counts.get(topic)
         if count is None:
             assert self.ensure is not None

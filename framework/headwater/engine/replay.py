@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import GenerationError, TimeRangeError, TopologyError, UnknownNameError, did_you_mean
+from headwater.core.errors import (
+    GenerationError,
+    TimeRangeError,
+    TopologyError,
+    UnknownNameError,
+    did_you_mean,
+)
 from headwater.core.names import check_part
 from headwater.core.times import EARLIEST, format_time
 from headwater.engine.control import Control
@@ -66,7 +72,9 @@ def prepare_replay(
     if found is not None and found.bounds:
         return _resumed(control, found, time_from, time_until, order, follow)
     if found is not None:
-        raise GenerationError(f"generation {name!r} is there already and is no replay; choose another name with --as")
+        raise GenerationError(
+            f"generation {name!r} is there already and is no replay; choose another name with --as"
+        )
     topics = sorted({topic for spec in asyncio.run(specs_of(app, {})) for topic in spec.plan.topics})
     if not topics:
         raise TopologyError(f"app {app.id!r} declares no agents; there is nothing to replay")
@@ -81,7 +89,14 @@ def prepare_replay(
         for partition in range(info.partitions):
             start, end = _bounds(archive, log, topic, partition, time_from, time_until, follow=follow)
             if not allow_gaps:
-                check_gaps(archive, log, topic, partition, start, log.end_offset(topic, partition) if end is None else end)
+                check_gaps(
+                    archive,
+                    log,
+                    topic,
+                    partition,
+                    start,
+                    log.end_offset(topic, partition) if end is None else end,
+                )
             bounds[str(TopicPartition(topic, partition))] = [start, end]
     generation = Generation(
         name, app.id, state=RUNNING, parent=control.pointer(),
@@ -114,7 +129,14 @@ def _resumed(
 
 
 def _bounds(
-    archive: Archive, log: Log, topic: str, partition: int, time_from: int, time_until: int | None, *, follow: bool
+    archive: Archive,
+    log: Log,
+    topic: str,
+    partition: int,
+    time_from: int,
+    time_until: int | None,
+    *,
+    follow: bool,
 ) -> tuple[int, int | None]:
     """Return the first offset with timestamp >= T, and one past the last with timestamp < U (the end now without U)."""
     end = log.end_offset(topic, partition)

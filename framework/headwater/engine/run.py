@@ -124,5 +124,7 @@ def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
     if failed > 0:
         return failed
     if failed < 0:
-        raise HeadwaterError(f"a worker process was killed by signal {-failed}; start again: nothing committed was lost")
+        raise HeadwaterError(
+            f"a worker process was killed by signal {-failed}; start again: nothing committed was lost"
+        )
     return 0

@@ -197,7 +197,9 @@ class Runner:
             taken, rest = self.feed.unfinished()
             returned_at_once = 0 if taken else returned_at_once + 1
             if returned_at_once >= ATTEMPTS_EMPTY_MAX:
-                return AgentStoppedError("the agent returned without taking a record; iterate over the stream")
+                return AgentStoppedError(
+                    "the agent returned without taking a record; iterate over the stream"
+                )
             self._renew(rest)
             if not rest:
                 return None
@@ -223,7 +225,9 @@ class Runner:
                     instance.cancel()
                     await asyncio.wait({instance}, timeout=2)
                     self._instance = None
-                    return TimeoutError(f"agent {self.agent.name!r} took longer than {self.agent.timeout_s} s"), False
+                    return TimeoutError(
+                        f"agent {self.agent.name!r} took longer than {self.agent.timeout_s} s"
+                    ), False
         finally:
             waiter.cancel()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
@@ -59,6 +59,7 @@ class Session:
         epoch_s: float,
         lease_s: float,
         until_idle: bool,
+        ready: asyncio.Event,
         at_least_once: bool = False,
     ) -> None:
         """Take what was prepared."""
@@ -71,7 +72,7 @@ class Session:
         self.until_idle = until_idle
         self.at_least_once = at_least_once
         self.tasks: dict[int, Task] = {}
-        self.ready = asyncio.Event()
+        self.ready = ready
         self.records = 0
         self.epochs = 0
         self.switch = False
@@ -135,6 +136,7 @@ class Session:
         self._close_tasks(list(self.tasks))
         await asyncio.to_thread(member.leave)
         self._member = None
+        point("session.left")
 
     async def _coordinate(self, member: Membership) -> None:
         heartbeat_s = self.lease_s / 3
@@ -196,13 +198,17 @@ class Session:
         """Give up and take tasks; tell whether tasks are still moving."""
         lost = set(self.tasks) - assignment.owned
         if lost:
-            raise FencedError(f"tasks {sorted(lost)} were taken over by another worker of {self.positions.group}")
+            raise FencedError(
+                f"tasks {sorted(lost)} were taken over by another worker of {self.positions.group}"
+            )
         if assignment.revoking:
             await self._close_epoch(HANG_S)
             for number in assignment.revoking:
                 await self._stop_pump(number)
             self._close_tasks(assignment.revoking)
+            point("session.revoking")
             await asyncio.to_thread(member.release, assignment.revoking)
+            point("session.released")
         new = sorted(assignment.owned - assignment.revoking - set(self.tasks))
         if new:
             point("session.before_recovery")
@@ -383,7 +389,11 @@ class Session:
         """Drop tasks whose agents hang: nothing of their open epoch is kept; the log has their last one."""
         for number in hanging:
             names = ", ".join(r.agent.name for r in self.tasks[number].runners if not r.feed.parked)
-            log_.warning("task %d does not come to rest (agents: %s); its open epoch is aborted", number, names or "none")
+            log_.warning(
+                "task %d does not come to rest (agents: %s); its open epoch is aborted",
+                number,
+                names or "none",
+            )
             await self._stop_pump(number)
             self._close_tasks([number])
 
@@ -400,10 +410,7 @@ class Session:
             more, state = task.collect()
             appends += more
             states.append(state)
-        changed = {
-            (append.topic, append.partition): len(append)
-            for append in appends
-        }
+        changed = {(append.topic, append.partition): len(append) for append in appends}
         hint = self.positions.hint()
         now = max((s.time for s in states if s.time is not None), default=0)
         appends.append(self.positions.append(states, max(0, now)))
@@ -423,6 +430,7 @@ class Session:
                 if tp in changed:
                     reached[name] = bases[tp] + changed[tp]
             task.committed(state, reached)
+            point("epoch.store_moved")
         self.epochs += 1
         point("epoch.committed")
 
@@ -434,7 +442,9 @@ class Session:
             if not all(task.finished() for task in self.tasks.values()):
                 return False
             states = await asyncio.to_thread(self.positions.load, range(self.plan.topology.tasks))
-            return len(states) == self.plan.topology.tasks and all(s.marks.get("end") for s in states.values())
+            return len(states) == self.plan.topology.tasks and all(
+                s.marks.get("end") for s in states.values()
+            )
         if not self.until_idle or not self._all_quiet():
             return False
         return await asyncio.to_thread(self._group_is_idle)
@@ -442,7 +452,9 @@ class Session:
     def _group_is_idle(self) -> bool:
         """Read ends, then positions, then ends again: nothing may have come meanwhile."""
         topology = self.plan.topology
-        inputs = [TopicPartition(t, p) for sub in topology.subs for t in sub.topics for p in range(sub.partitions)]
+        inputs = [
+            TopicPartition(t, p) for sub in topology.subs for t in sub.topics for p in range(sub.partitions)
+        ]
         ends = self.log.end_offsets(inputs)
         states = self.positions.load(range(topology.tasks))
         for sub in topology.subs:

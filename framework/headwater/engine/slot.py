@@ -37,7 +37,9 @@ class Slot:
             raise HeadwaterError(
                 f"can't make a state folder in {parent}: {error.strerror or error}; choose another with --state"
             ) from error
-        raise HeadwaterError(f"all {SLOTS_MAX} state folders in {parent} are in use; choose another with --state")
+        raise HeadwaterError(
+            f"all {SLOTS_MAX} state folders in {parent} are in use; choose another with --state"
+        )
 
     def close(self) -> None:
         """Give the folder up."""

@@ -14,6 +14,9 @@ import json
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import KeyRefusedError, ValueRefusedError
 from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
@@ -44,7 +47,9 @@ TIME_MAX = (1 << 63) - 1
 class Task:
     """One task of this worker."""
 
-    def __init__(self, number: int, sub: SubTopology, partition: int, plan: RunPlan, fetch_bytes_max: int) -> None:
+    def __init__(
+        self, number: int, sub: SubTopology, partition: int, plan: RunPlan, fetch_bytes_max: int
+    ) -> None:
         """Make an idle task; the assignment adds inputs, parts and runners."""
         self.number = number
         self.sub = sub
@@ -74,6 +79,7 @@ class Task:
         self.seen: dict[str, int] = {}
         self._topic_numbers: list[int] = []
         self._places: list[tuple[str, int]] = []
+        self._single: tuple[int, int] | None = None
 
     # Set-up
 
@@ -83,6 +89,9 @@ class Task:
         self._places = [an_input.tp for an_input in self.inputs]
         self._topic_numbers = [self.plan.number_of(an_input.tp.topic) for an_input in self.inputs]
         channels = self.merge.channels
+        if len(channels) == 1 and channels[0].sender is None:
+            self._single = (self._topic_numbers[0], self.partition)
+            self.rows.single = self._single
         if state is None:
             return
         self.epoch = state.epoch
@@ -172,7 +181,9 @@ class Task:
                     await runner.run(mine)
                 continue
             shares = [(runner, self._share(runner.agent.name, work, group)) for runner in together]
-            wanted = [({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares]
+            wanted = [
+                ({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares
+            ]
             for row in work.rows:
                 for index, runner, share in wanted:
                     at = index.get(row)
@@ -194,8 +205,10 @@ class Task:
         """Give the group's records rows, decode them, and set apart those that can't be decoded."""
         piece, rows, first = group.piece, self.rows, len(self.rows)
         count = len(piece)
-        times = list(accumulate(piece.times, max, initial=self.task_time))
-        del times[0]
+        # Effective times rise along the merge, except where a later group brings older records.
+        times = piece.times
+        if times[0] < self.task_time or not isinstance(group.channels, int):
+            times = list(accumulate(times, max, initial=self.task_time))[1:]
         self.task_time = times[-1]
         rows.task_times.extend(times)
         rows.timestamps.extend(piece.timestamps)
@@ -225,6 +238,9 @@ class Task:
 
     def _causes(self, piece: Piece, group: Group) -> None:
         rows, count = self.rows, len(piece)
+        if rows.single is not None:
+            rows.cause_offsets.extend(piece.offsets)
+            return
         if piece.causes is not None:
             topics, partitions = piece.causes[0], piece.causes[1]
             if not isinstance(group.channels, int):
@@ -239,9 +255,13 @@ class Task:
             rows.cause_emits.extend(piece.causes[3])
             return
         if isinstance(group.channels, int):
-            rows.cause_topics.extend(repeat(self._topic_numbers[self.merge.channels[group.channels].input], count))
+            rows.cause_topics.extend(
+                repeat(self._topic_numbers[self.merge.channels[group.channels].input], count)
+            )
         else:
-            rows.cause_topics.extend(self._topic_numbers[self.merge.channels[at].input] for at in group.channels)
+            rows.cause_topics.extend(
+                self._topic_numbers[self.merge.channels[at].input] for at in group.channels
+            )
         rows.cause_partitions.extend(repeat(self.partition, count))
         rows.cause_offsets.extend(piece.offsets)
         rows.cause_emits.extend(repeat(0, count))
@@ -255,12 +275,17 @@ class Task:
                 for key in keys:
                     an_input.check_key(key)
         except (ValueRefusedError, KeyRefusedError):
-            return self._decode_singly([(an_input, key, value) for key, value in zip(keys, values, strict=True)])
+            return self._decode_singly(
+                [(an_input, key, value) for key, value in zip(keys, values, strict=True)]
+            )
         return decoded, {}
 
     def _decode_mixed(self, inputs: list[int], piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
         return self._decode_singly(
-            [(self.inputs[at], key, value) for at, key, value in zip(inputs, piece.keys, piece.values, strict=True)]
+            [
+                (self.inputs[at], key, value)
+                for at, key, value in zip(inputs, piece.keys, piece.values, strict=True)
+            ]
         )
 
     def _decode_singly(
@@ -298,7 +323,9 @@ class Task:
             if redriven and not self.plan.is_addressed_to(work.headers_at(at), reader):
                 continue
             keep.append(at)
-        if resume is not None and all(self.merge.channels[at].position >= place for at, place in resume.items()):
+        if resume is not None and all(
+            self.merge.channels[at].position >= place for at, place in resume.items()
+        ):
             del self.resume[reader]
         return work if len(keep) == len(work) else _pick(work, keep)
 
@@ -308,9 +335,8 @@ class Task:
             letter.refuse()
         info = letter.info()
         row = letter.row
-        info["topic"] = self.plan.name_of(self.rows.cause_topics[row])
-        info["partition"] = self.rows.cause_partitions[row]
-        info["offset"] = self.rows.cause_offsets[row]
+        topic, info["partition"], info["offset"], _ = self.rows.cause(row)
+        info["topic"] = self.plan.name_of(topic)
         self.dead.append((letter, info))
 
     # Commit
@@ -318,7 +344,10 @@ class Task:
     def has_progress(self) -> bool:
         """Whether the open epoch holds anything to commit."""
         return bool(
-            self.groups or self.flushed or (self._finished() and not self.end_recorded) or self._seen() != self.seen
+            self.groups
+            or self.flushed
+            or (self._finished() and not self.end_recorded)
+            or self._seen() != self.seen
         )
 
     def staged_bytes(self) -> int:
@@ -364,7 +393,7 @@ class Task:
         self.end_recorded = bool(state.marks.get("end"))
         self.groups, self.dead, self.flushed = [], [], []
         held = [(runner, runner.feed.held) for runner in self.runners if runner.feed.held]
-        old, self.rows = self.rows, Rows()
+        old, self.rows = self.rows, Rows(self._single)
         for runner in self.runners:
             runner.frame.sends.clear()
             runner.frame.rows = self.rows
@@ -375,9 +404,7 @@ class Task:
     def _renumber(self, work: Work, old: Rows) -> Work:
         """Give records that `take` holds back rows in the new epoch."""
         first = len(self.rows)
-        for name in Rows.__slots__:
-            column, source = getattr(self.rows, name), getattr(old, name)
-            column.extend(source[row] for row in work.rows)
+        old.copy_to(self.rows, work.rows)
         fresh = work.slice(0)
         fresh.rows = range(first, first + len(work))
         return fresh
@@ -419,7 +446,7 @@ class Task:
                 partition = self.partition % count if send.key is None else partition_of(send.key, count)
             tp = TopicPartition(topic, partition)
             timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
-            cause = (rows.cause_topics[row], rows.cause_partitions[row], rows.cause_offsets[row])
+            cause = rows.cause(row)[:3]
             number = self.plan.number_of(agent)
             if repartition:
                 sequence = emitted.get(str(tp), 0)
@@ -442,18 +469,28 @@ class Task:
         if not part.keys:
             return []
         rows = self.rows
-        keys, values, numbers = part.keys, part.values, part.rows
-        times = [rows.task_times[row] for row in numbers]
-        causes = (
-            [rows.cause_topics[row] for row in numbers],
-            [rows.cause_partitions[row] for row in numbers],
-            [rows.cause_offsets[row] for row in numbers],
-            [rows.cause_emits[row] for row in numbers],
-        )
-        blobs = encode_changes(keys, values, times, causes, history=self.history[name])
-        stamp = max(0, max(times))
+        numbers = pa.array(part.rows, pa.int32())
+        times = pa.array(rows.task_times, pa.int64()).take(numbers)
+        offsets = pa.array(rows.cause_offsets, pa.int64()).take(numbers)
+        if rows.single is not None:
+            causes: Any = (*rows.single, offsets, 0)
+        else:
+            causes = (
+                pa.array(rows.cause_topics, pa.int32()).take(numbers),
+                pa.array(rows.cause_partitions, pa.int32()).take(numbers),
+                offsets,
+                pa.array(rows.cause_emits, pa.int32()).take(numbers),
+            )
+        blobs = encode_changes(part.keys, part.values, times, causes, history=self.history[name])
+        stamp = max(0, pc.max(times).as_py())
         return [
-            Append(self.plan.changelog_topic(name), self.partition, [stamp] * len(blobs), [None] * len(blobs), blobs)
+            Append(
+                self.plan.changelog_topic(name),
+                self.partition,
+                [stamp] * len(blobs),
+                [None] * len(blobs),
+                blobs,
+            )
         ]
 
     def _dead_letters(self) -> list[Append]:
@@ -469,7 +506,15 @@ class Task:
                 [work.keys[0] for work in works],
                 [work.raw_values[0] for work in works],
                 [
-                    (*work.headers_at(0), (DEAD, json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")))
+                    (
+                        *work.headers_at(0),
+                        (
+                            DEAD,
+                            json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode(
+                                "utf-8", "backslashreplace"
+                            ),
+                        ),
+                    )
                     for work, (_, info) in zip(works, self.dead, strict=True)
                 ],
             )

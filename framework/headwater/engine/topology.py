@@ -73,7 +73,8 @@ class SubTopology:
             sets = [*rest, (tables, together)]
         order = {reader.name: at for at, reader in enumerate(self.readers)}
         return sorted(
-            (sorted(readers, key=lambda r: order[r.name]) for _, readers in sets), key=lambda rs: order[rs[0].name]
+            (sorted(readers, key=lambda r: order[r.name]) for _, readers in sets),
+            key=lambda rs: order[rs[0].name],
         )
 
 
@@ -136,7 +137,9 @@ def build_topology(
             readers.append(Reader(spec.name, spec.name, plan.topics, plan.before, spec.tables))
             continue
         topic = internal_topic(app, generation, "repartition", f"{spec.name}.{plan.group_by.name or '0'}")
-        sender = Reader(f"{spec.name}.group_by", spec.name, plan.topics, plan.before, (), topic, plan.group_by)
+        sender = Reader(
+            f"{spec.name}.group_by", spec.name, plan.topics, plan.before, (), topic, plan.group_by
+        )
         readers += [sender, Reader(spec.name, spec.name, (topic,), plan.after, spec.tables)]
         upstream[topic] = plan.topics
         counts[topic] = plan.group_by.partitions
@@ -148,7 +151,9 @@ def build_topology(
         found: dict[str, int] = {}
         for topic in sub.topics:
             if topic in upstream:
-                found[topic] = counts[topic] or max(home[t].partitions or partitions_of(t) for t in upstream[topic])
+                found[topic] = counts[topic] or max(
+                    home[t].partitions or partitions_of(t) for t in upstream[topic]
+                )
             else:
                 found[topic] = sources[topic] = partitions_of(topic)
         if len(set(found.values())) > 1:
@@ -182,7 +187,9 @@ def _components(readers: Sequence[Reader]) -> list[SubTopology]:
                 rest.append((other_names, others))
         groups = [*rest, (names, together)]
     order = {reader.name: at for at, reader in enumerate(readers)}
-    components = sorted((sorted(rs, key=lambda r: order[r.name]) for _, rs in groups), key=lambda rs: order[rs[0].name])
+    components = sorted(
+        (sorted(rs, key=lambda r: order[r.name]) for _, rs in groups), key=lambda rs: order[rs[0].name]
+    )
     return [
         SubTopology(
             number,

@@ -70,7 +70,7 @@ class Merge:
         counts = []
         for channel in self.channels:
             end = cut.get(channel.name, channel.position)
-            counts.append(sum(bisect_left(piece.places, end) for piece in channel.pieces))
+            counts.append(sum(bisect_left(piece.places, end) for piece in channel.waiting()))
             if channel.covered < end and not channel.done:
                 return None
         return self._take(counts, limit=False)
@@ -82,7 +82,7 @@ class Merge:
         if horizon == NEVER:
             return 0
         count = 0
-        for piece in channel.pieces:
+        for piece in channel.waiting():
             here = bisect_left(piece.times, horizon)
             count += here
             if here < len(piece):
@@ -123,10 +123,10 @@ class Merge:
 
 def _front(channel: Channel, count: int) -> list[Piece]:
     out: list[Piece] = []
-    for piece in channel.pieces:
+    for piece in channel.waiting():
         if count <= 0:
             break
-        out.append(piece if len(piece) <= count else piece.split(count)[0])
+        out.append(piece.part(0, min(count, len(piece))))
         count -= len(piece)
     return out
 

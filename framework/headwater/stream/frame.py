@@ -15,21 +15,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from headwater.core.batch import Headers
-    from headwater.table.part import TablePart
 
 
 class Rows:
     """The records a task has taken in the open epoch: columns that changes and sends refer to by row.
 
     `cause_*` is the record's origin: itself for a record of a source topic, the original record for one that came
-    through a repartition topic (`cause_topics` are numbers of the generation's name table). `task_times` is the task's
+    through a repartition topic (`cause_topics` are numbers of the generation's name table). Where a task has one source
+    topic and nothing else, topic and partition are the same for all: `single` holds them, and the lists of topics,
+    partitions and emits stay empty. `task_times` is the task's
     clock when the row was in hand; `keys` and `timestamps` are the record's own.
     """
 
-    __slots__ = ("cause_emits", "cause_offsets", "cause_partitions", "cause_topics", "keys", "task_times", "timestamps")
+    __slots__ = (
+        "cause_emits",
+        "cause_offsets",
+        "cause_partitions",
+        "cause_topics",
+        "keys",
+        "single",
+        "task_times",
+        "timestamps",
+    )
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, single: tuple[int, int] | None = None) -> None:
+        """Begin empty; `single` is (topic number, partition) of a task with one source topic."""
+        self.single = single
         self.task_times: list[int] = []
         self.timestamps: list[int] = []
         self.keys: list[bytes | None] = []
@@ -41,6 +52,27 @@ class Rows:
     def __len__(self) -> int:
         return len(self.task_times)
 
+    def cause(self, row: int) -> tuple[int, int, int, int]:
+        """Return a row's origin: topic number, partition, offset, emit index."""
+        if self.single is not None:
+            return (*self.single, self.cause_offsets[row], 0)
+        return (
+            self.cause_topics[row],
+            self.cause_partitions[row],
+            self.cause_offsets[row],
+            self.cause_emits[row],
+        )
+
+    def copy_to(self, other: Rows, rows: Sequence[int]) -> None:
+        """Append some rows to another epoch's."""
+        for name in ("task_times", "timestamps", "keys", "cause_offsets"):
+            source = getattr(self, name)
+            getattr(other, name).extend(source[row] for row in rows)
+        if self.single is None:
+            for name in ("cause_topics", "cause_partitions", "cause_emits"):
+                source = getattr(self, name)
+                getattr(other, name).extend(source[row] for row in rows)
+
 
 class Work:
     """Consecutive rows handed to one agent: decoded values and what an event needs, in the task's order.
@@ -50,7 +82,20 @@ class Work:
     effective times.
     """
 
-    __slots__ = ("channels", "headers", "inputs", "keys", "offsets", "places", "raw_values", "rows", "times", "timestamps", "topics", "values")
+    __slots__ = (
+        "channels",
+        "headers",
+        "inputs",
+        "keys",
+        "offsets",
+        "places",
+        "raw_values",
+        "rows",
+        "times",
+        "timestamps",
+        "topics",
+        "values",
+    )
 
     def __init__(
         self,
@@ -123,7 +168,19 @@ class Frame:
     `row` is the row in hand, found in `work`. `parts` are the table parts the agent may touch, by table number.
     """
 
-    __slots__ = ("_random", "_random_row", "agent", "message_bytes_max", "parts", "promoted", "row", "rows", "sends", "touch", "work")
+    __slots__ = (
+        "_random",
+        "_random_row",
+        "agent",
+        "message_bytes_max",
+        "parts",
+        "promoted",
+        "row",
+        "rows",
+        "sends",
+        "touch",
+        "work",
+    )
 
     def __init__(
         self,
@@ -132,7 +189,7 @@ class Frame:
         *,
         promoted: bool = True,
         message_bytes_max: int = 4 << 20,
-        touch: Callable[[Any], TablePart] | None = None,
+        touch: Callable[[Any], Any] | None = None,
     ) -> None:
         """Begin before the first row. `touch` is asked for a table that is not among `parts`."""
         self.agent = agent
@@ -142,7 +199,8 @@ class Frame:
         self.touch = touch
         self.row = -1
         self.work: Work | None = None
-        self.parts: dict[int, TablePart] = {}
+        # Table parts; not typed here, because stream/ and table/ don't know each other.
+        self.parts: dict[int, Any] = {}
         self.sends: list[Send] = []
         self._random: Random | None = None
         self._random_row = -1
@@ -152,12 +210,8 @@ class Frame:
         """Chance for the record in hand: seeded by agent and origin, so a retry and a replay draw the same."""
         if self._random is None or self._random_row != self.row:
             rows, row = self.rows, self.row
-            cause = (
-                (rows.cause_topics[row], rows.cause_partitions[row], rows.cause_offsets[row], rows.cause_emits[row])
-                if 0 <= row < len(rows)
-                else ()
-            )
-            self._random = Random(f"{self.agent}:{cause}")  # noqa: S311 - for repeatable chance, not for secrets
+            cause = rows.cause(row) if 0 <= row < len(rows) else ()
+            self._random = Random(f"{self.agent}:{cause}")
             self._random_row = row
         return self._random
 

@@ -72,4 +72,6 @@ def key_selector(key: Any) -> str | Callable[[Any], Any]:
         return str(key.__name__)
     if callable(key):
         return key  # type: ignore[no-any-return]
-    raise TopologyError(f"group_by takes a field's name, a field such as Click.user, or a function; found {key!r}")
+    raise TopologyError(
+        f"group_by takes a field's name, a field such as Click.user, or a function; found {key!r}"
+    )
