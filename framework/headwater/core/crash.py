@@ -1,6 +1,7 @@
-"""Named points at which a test kills the process, as `kill -9` would; without HEADWATER_CRASH they do nothing.
+"""Named points at which a test kills or stops the process, as `kill -9` and `kill -STOP` would; else they do nothing.
 
-`HEADWATER_CRASH=name:n[,name:n]` kills at the n-th pass of a point (`*` counts passes of all points together);
+`HEADWATER_CRASH=name:n[=stop][,…]` kills at the n-th pass of a point (`*` counts passes of all points together), or
+with `=stop` stops there until a SIGCONT: a zombie in the making.
 `HEADWATER_CRASH_COUNT=FILE` gets the name of each point passed, the fatal one last, a line each.
 """
 
@@ -13,15 +14,16 @@ from headwater.core.errors import MisuseError
 from headwater.core.settings import read_environment
 
 ANY = "*"
+ACTIONS = {"": signal.SIGKILL, "kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 class _Plan:
     """What was asked for, and how often each point was passed in this process."""
 
-    __slots__ = ("count_path", "kills", "passes", "total")
+    __slots__ = ("count_path", "deeds", "passes", "total")
 
-    def __init__(self, kills: dict[str, int], count_path: str | None) -> None:
-        self.kills = kills
+    def __init__(self, deeds: dict[tuple[str, int], signal.Signals], count_path: str | None) -> None:
+        self.deeds = deeds
         self.count_path = count_path
         self.passes: dict[str, int] = {}
         self.total = 0
@@ -37,8 +39,9 @@ class _Plan:
                 os.close(descriptor)
         self.total += 1
         count = self.passes[name] = self.passes.get(name, 0) + 1
-        if self.kills.get(name) == count or self.kills.get(ANY) == self.total:
-            os.kill(os.getpid(), signal.SIGKILL)
+        deed = self.deeds.get((name, count)) or self.deeds.get((ANY, self.total))
+        if deed is not None:
+            os.kill(os.getpid(), deed)
 
 
 _plan: _Plan | None = None
@@ -53,21 +56,30 @@ def point(name: str) -> None:
         _plan.note(name)
 
 
-def parse_kills(text: str) -> dict[str, int]:
-    """Return {name: n} for `name:n[,name:n]`. Raises MisuseError."""
-    kills = {}
+def parse_deeds(text: str) -> dict[tuple[str, int], signal.Signals]:
+    """Return {(name, n): signal} for `name:n[=stop][,…]`. Raises MisuseError."""
+    deeds = {}
     for item in text.split(","):
-        name, colon, count = item.strip().rpartition(":")
-        if not colon or not name or not (count.isascii() and count.isdigit()) or int(count) < 1:
-            raise MisuseError(f"HEADWATER_CRASH={text!r} can't be read at {item!r}; write name:n, n from 1")
-        kills[name] = int(count)
-    return kills
+        place, _, action = item.strip().partition("=")
+        name, colon, count = place.rpartition(":")
+        if (
+            not colon
+            or not name
+            or not (count.isascii() and count.isdigit())
+            or int(count) < 1
+            or action not in ACTIONS
+        ):
+            raise MisuseError(
+                f"HEADWATER_CRASH={text!r} can't be read at {item!r}; write name:n or name:n=stop, n from 1"
+            )
+        deeds[name, int(count)] = ACTIONS[action]
+    return deeds
 
 
 def _read_plan() -> None:
     global _is_read, _plan
     environment = read_environment()
-    kills, count_path = environment.get("HEADWATER_CRASH"), environment.get("HEADWATER_CRASH_COUNT")
-    if kills or count_path:
-        _plan = _Plan(parse_kills(kills) if kills else {}, count_path or None)
+    deeds, count_path = environment.get("HEADWATER_CRASH"), environment.get("HEADWATER_CRASH_COUNT")
+    if deeds or count_path:
+        _plan = _Plan(parse_deeds(deeds) if deeds else {}, count_path or None)
     _is_read = True

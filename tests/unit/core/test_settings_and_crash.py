@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from headwater.core import crash
 from headwater.core.clock import SYSTEM_CLOCK, ManualClock
-from headwater.core.crash import parse_kills
+from headwater.core.crash import parse_deeds
 from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.settings import DEFAULTS, Settings, hide_secrets, read_environment
 
@@ -83,10 +84,14 @@ def test_a_url_with_a_password_is_used_whole_and_shown_without() -> None:
 
 
 def test_kill_lists_are_read_and_malformed_ones_refused() -> None:
-    assert parse_kills("log.commit:3, archive.link:1,*:40") == {"log.commit": 3, "archive.link": 1, "*": 40}
-    for text in ("log.commit", "log.commit:", ":1", "a:0", "a:-1", "a:x", "a:1,", "a:²"):
+    assert parse_deeds("log.commit:3, archive.link:1=stop,*:40=kill") == {
+        ("log.commit", 3): signal.SIGKILL,
+        ("archive.link", 1): signal.SIGSTOP,
+        ("*", 40): signal.SIGKILL,
+    }
+    for text in ("log.commit", "log.commit:", ":1", "a:0", "a:-1", "a:x", "a:1,", "a:²", "a:1=pause"):
         with pytest.raises(MisuseError, match="write name:n"):
-            parse_kills(text)
+            parse_deeds(text)
 
 
 CRASHING = """
@@ -122,6 +127,22 @@ def test_a_process_dies_at_the_pass_named_and_its_passes_are_counted(
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == ""
     assert counts.read_text().split() == passed
+
+
+def test_a_process_stops_at_the_pass_named_and_goes_on_when_told() -> None:
+    """A stopped process is a zombie in the making: nothing of it is lost, it only sleeps."""
+    path = ":".join(filter(None, sys.path))
+    with subprocess.Popen(
+        [sys.executable, "-c", CRASHING], stdout=subprocess.PIPE, text=True,
+        env={"PYTHONPATH": path, "HEADWATER_CRASH": "second:2=stop,second:3=stop"},
+    ) as process:  # fmt: skip
+        for _ in range(2):
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.read() == "survived\n"
+        assert process.wait(30) == 0
 
 
 def test_without_being_told_a_process_passes_all_points(tmp_path: Path) -> None:
