@@ -93,6 +93,9 @@ class Headwater(Group):
         """Run, noting for the message of an error whether --debug was given."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here, because click would end with 1: whoever read our output has seen enough (`… | head`).
+            return _reader_left()
         except HeadwaterError as error:
             if given(ctx).debug:
                 error.add_note(_DEBUG)
@@ -116,9 +119,7 @@ class Headwater(Group):
                 traceback.print_exc()
             return _say(str(error), error.exit_code)
         except BrokenPipeError:
-            # Whoever read our output has seen enough (`… | head`).
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return _reader_left()
         except OSError as error:
             if error.errno is None:
                 raise
@@ -128,6 +129,12 @@ class Headwater(Group):
 
 
 _DEBUG = "(--debug)"
+
+
+def _reader_left() -> int:
+    """Send what is still to come nowhere, so that the interpreter's own last flush is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _say(message: str, code: int) -> int:

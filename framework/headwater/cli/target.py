@@ -39,11 +39,11 @@ def load_target(spec: str) -> Target:
     Raises UnknownNameError (no such module or app), MisuseError (none or several apps), AppImportError.
     """
     module_name, _, attribute = spec.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        better = module_name.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
+        raise MisuseError(f"-A takes a module, not a file: found {module_name!r}; write -A {better}")
     if not module_name or module_name.startswith("."):
         raise MisuseError(f"-A {spec!r} names no module; write -A module or -A module:app")
-    if "/" in module_name or module_name.endswith(".py"):
-        better = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise MisuseError(f"-A takes a module, not a file: found {module_name!r}; write -A {better}")
     here = str(Path.cwd())
     if here not in sys.path[:1]:
         sys.path.insert(0, here)

@@ -67,10 +67,13 @@ def worker(
     target = session.require_target("worker")
     if web is not None:
         raise MisuseError("--web: this version of Headwater has no web server; leave it out")
-    show_logs(loglevel)
+    from headwater.engine.generation import LIVE
     from headwater.engine.options import RunOptions
     from headwater.engine.run import run_worker
 
+    if generation is not None and generation != LIVE:
+        session.control.generation(generation)
+    show_logs(loglevel)
     options = RunOptions(
         generation=generation,
         until_idle=until_idle,

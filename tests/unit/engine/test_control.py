@@ -164,7 +164,7 @@ def test_what_readers_see_is_not_discarded(control: Control, log: Log) -> None:
 def test_a_record_of_the_control_topic_that_is_none_is_named(control: Control, log: Log) -> None:
     log.create_topic("app.control", 1)
     log.append([Append("app.control", 0, [0], [b"pointer"], [b"{}"])])
-    with pytest.raises(RecoveryError, match="app.control/0@0"):
+    with pytest.raises(RecoveryError, match=r"app\.control/0@0"):
         control.pointer()
 
 
