@@ -206,12 +206,13 @@ def _append(session: Session, topic: str, partitions: int | None, found: Any, *,
 
 def _partition_count(session: Session, topic: str, asked: int | None) -> int:
     """Return how many partitions the topic has or is to get. Raises PartitionCountError naming both numbers."""
-    declared = None
+    declared, default = None, _PARTITIONS
     if session.target is not None:
         refuse_internal(topic, session.app_id)
         found = session.target.app.declared.topics.get(topic)
         if found is not None:
-            declared = found.partitions or session.target.app.options.partitions
+            # The app's own number is for topics that are made and don't say; it declares none of them.
+            declared, default = found.partitions, session.target.app.options.partitions
     info = session.log.topic(topic)
     there = None if info is None else info.partitions
     if asked is not None and there is not None and asked != there:
@@ -226,4 +227,4 @@ def _partition_count(session: Session, topic: str, asked: int | None) -> int:
         raise PartitionCountError(
             f"topic {topic!r} has {there} partitions, the app declares {declared}; declare {there}, or use another topic"
         )
-    return there or asked or declared or _PARTITIONS
+    return there or asked or declared or default

@@ -166,6 +166,14 @@ def test_a_file_that_is_not_there_is_named(run: Run) -> None:
     assert "nowhere.parquet" in run("send", "t", "--file", "nowhere.parquet", code=1).err
 
 
+def test_a_topic_declared_without_a_number_takes_the_one_asked_for(run: Run) -> None:
+    run("-A", "apps.clicks", "send", "clicks", "1", "--partitions", "1")
+    assert run("topics", "--json").rows[0]["partitions"] == 1
+    run("-A", "apps.clicks", "send", "clicks", "2")
+    run("-A", "apps.clicks", "--log", "file://./other", "send", "clicks", "1")
+    assert run("--log", "file://./other", "topics", "--json").rows[0]["partitions"] == 4
+
+
 def test_partitions_against_a_topic_or_the_app_name_both_numbers(run: Run, words_app: str) -> None:
     run("send", "t", "1", "--partitions", "3")
     err = run("send", "t", "1", "--partitions", "5", code=2).err
