@@ -1,7 +1,7 @@
 """Where a record's time goes: each step of the engine's loop over a keyed table, beside the same step of the bare loop.
 
 The steps are the engine's own parts (log, codec, feed, table, changelog, store) in the order a task runs them, with the
-least glue between; what merging, groups and the worker add shows in `embedded_table.py --stages`. With `--cprofile`
+least glue between; what groups, retries and the worker add shows in `embedded_table.py --stages`. With `--cprofile`
 the functions that cost most are listed (their times are then inflated).
 """
 
@@ -15,7 +15,6 @@ import sys
 import tempfile
 from contextvars import copy_context
 from functools import partial
-from itertools import accumulate, repeat
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ from headwater.core.batch import Append
 from headwater.core.keys import key_text
 from headwater.log import open_log
 from headwater.log.interface import Transaction
+from headwater.merge.channel import Channel
+from headwater.merge.merge import Merge
 from headwater.stream.feed import Feed
 from headwater.stream.frame import CURRENT, Frame, Rows, Work
 from headwater.table.changelog import changes_of, encode, thin
@@ -40,10 +41,13 @@ from headwater.table.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from headwater.core.batch import Batch
     from headwater.log.interface import Log
+    from headwater.merge.channel import Piece
+    from headwater.merge.merge import Group
 
 CHANGELOG = "spend.live.changelog.spend"
-STEPS = ("read", "decode", "rows", "agent", "changelog", "commit", "store")
+STEPS = ("read", "merge", "decode", "rows", "agent", "changelog", "commit", "store")
 
 
 class Stages:
@@ -73,10 +77,12 @@ class MiniTask:
         """Open the store and start the agent's loop."""
         self.partition = partition
         self.position = 0
-        self.clock = -(1 << 63)
+        self.merge = Merge(
+            [Channel(f"clicks/{partition}", 0, None, ("clicks", partition))], records_max=1 << 30
+        )
         store = open_store(state, "spend", partition)
         self.part = TablePart("spend", 0, partition, data.PARTITIONS, store, spend.codec, default=float)
-        self.rows = Rows()
+        self.rows = Rows((0, self.partition))
         self.frame = Frame("total", self.rows)
         self.frame.parts[spend.number] = self.part
         self.feed = Feed(self.frame)
@@ -89,44 +95,39 @@ class MiniTask:
         async for click in self.feed.values():
             spend[click.user] += click.amount
 
-    def take(self, offsets: Any, timestamps: Any, keys: Any, raw_values: Any, values: Any) -> Work:
-        """Give records rows, as Task._take does."""
+    def wait(self, batch: Batch) -> Group:
+        """Have the merge take a batch, and cut all of it."""
+        self.merge.channels[0].add_batch(batch)
+        group = self.merge.cut(lambda channel: False)
+        assert group is not None
+        return group
+
+    def take(self, piece: Piece, values: Any) -> Work:
+        """Give records rows, as Task._take does where a task has one source topic."""
         rows, first, count = self.rows, len(self.rows), len(values)
-        effective = list(accumulate(timestamps, max, initial=self.clock))
-        del effective[0]
-        times = list(accumulate(effective, max, initial=self.clock))
-        del times[0]
-        self.clock = times[-1]
-        rows.task_times.extend(times)
-        rows.timestamps.extend(timestamps)
-        rows.keys.extend(keys)
-        rows.cause_topics.extend(repeat(0, count))
-        rows.cause_partitions.extend(repeat(self.partition, count))
-        rows.cause_offsets.extend(offsets)
-        rows.cause_emits.extend(repeat(0, count))
+        rows.task_times.extend(piece.times)
+        rows.timestamps.extend(piece.timestamps)
+        rows.keys.extend(piece.keys)
+        rows.cause_offsets.extend(piece.offsets)
         return Work(
-            range(first, first + count), values, keys, raw_values, timestamps, offsets, None, 0,
-            [("clicks", self.partition)], 0, offsets, effective,
+            range(first, first + count), values, piece.keys, piece.values, piece.timestamps, piece.offsets,
+            piece.headers, 0, [("clicks", self.partition)], 0, piece.places, piece.times,
         )  # fmt: skip
 
     def changelog(self, history: Any) -> list[Append]:
         """Return the epoch's changes as an append, as Task._changelog does."""
         part, rows = self.part, self.rows
-        numbers = part.rows
-        causes = (
-            [rows.cause_topics[row] for row in numbers],
-            [rows.cause_partitions[row] for row in numbers],
-            [rows.cause_offsets[row] for row in numbers],
-            [rows.cause_emits[row] for row in numbers],
-        )
-        times = [rows.task_times[row] for row in numbers]
-        blobs = encode(thin(changes_of(part.keys, part.values, times, causes), history))
+        numbers = pa.array(part.rows, pa.int32())
+        times = rows.task_times.arrow(pa.int64()).take(numbers)
+        offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
+        changes = changes_of(part.keys, part.values, times, (0, self.partition, offsets, 0))
+        blobs = encode(thin(changes, history))
         stamps = [blob.task_time_max for blob in blobs]
         return [Append(CHANGELOG, self.partition, stamps, [None] * len(blobs), [blob.data for blob in blobs])]
 
     def begin_epoch(self) -> None:
         """Take new rows."""
-        self.rows = Rows()
+        self.rows = Rows((0, self.partition))
         self.frame.rows, self.frame.row = self.rows, -1
 
 
@@ -156,12 +157,13 @@ async def headwater(
             if task.position >= ends[task.partition]:
                 continue
             stages.begin()
-            batch = log.read("clicks", task.partition, task.position, bytes_max=1 << 20)
-            offsets, timestamps, keys, raw_values = batch.offsets, batch.timestamps, batch.keys, batch.values
+            batch = log.read("clicks", task.partition, task.position, bytes_max=700_000)
             stages.end("read")
-            values = codec.decode_all(raw_values)
+            piece = task.wait(batch).piece
+            stages.end("merge")
+            values = codec.decode_all(piece.values)
             stages.end("decode")
-            work = task.take(offsets, timestamps, keys, raw_values, values)
+            work = task.take(piece, values)
             stages.end("rows")
             task.feed.put(work)
             await task.feed.wait_parked()
