@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from headwater.cli.app_command import AppCommandError
 from headwater.cli.command import Group, _Shared
 from headwater.cli.main import COMMANDS, cli
 from headwater.cli.target import AppImportError
@@ -94,13 +95,14 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
 
 
 def test_every_error_class_is_documented_with_its_exit_code() -> None:
-    classes: list[type[errors.HeadwaterError]] = [
+    classes: list[type[errors.HeadwaterError]] = [AppImportError, AppCommandError]
+    classes += [
         found
         for found in vars(errors).values()
         if isinstance(found, type) and issubclass(found, errors.HeadwaterError)
     ]
     rows = dict(re.findall(r"^\| `(\w+Error)` \| (\d) \|", REFERENCE, re.MULTILINE))
-    assert rows == {found.__name__: str(found.exit_code) for found in (*classes, AppImportError)}
+    assert rows == {found.__name__: str(found.exit_code) for found in classes}
 
 
 def test_every_command_with_json_output_has_its_fields_documented() -> None:

@@ -52,7 +52,9 @@ def run(session: Session, topics: tuple[str, ...], until_idle: bool) -> None:
         archiver.until_idle()
     else:
         _run_until_stopped(session, archiver)
-    counts = asdict(archiver.counts)
+    counts = {
+        name: getattr(archiver.counts, name) for name in ("records", "segments", "bytes", "gaps", "lost")
+    }
     if counts["lost"]:
         session.output.note(
             f"headwater: {counts['lost']:,} records were gone from the log before they could be archived; "

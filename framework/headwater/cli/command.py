@@ -41,7 +41,7 @@ def _shared_options() -> list[click.Parameter]:
         return click.Option(names, expose_value=False, callback=_remember, **more)
 
     return [
-        option("-A", "--app", "app", metavar="MODULE[:APP]", help="The app's module; the current directory is searched first."),
+        option("-A", "--app", "app", is_eager=True, metavar="MODULE[:APP]", help="The app's module; the current directory is searched first."),
         option("--log", "log", metavar="URL", help="The log: file://DIR or memory://NAME."),
         option("--archive", "archive", metavar="URL", help="The archive's folder, an fsspec URL."),
         option("--state", "state", metavar="DIR", help="Where workers keep their stores."),

@@ -57,7 +57,7 @@ class Headwater(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command."""
         if cmd_name not in COMMANDS:
-            return None
+            return _declared(ctx).get(cmd_name)
         module, attribute, _ = COMMANDS[cmd_name]
         found: click.Command = getattr(import_module(f"headwater.cli.{module}"), attribute)
         return found
@@ -68,13 +68,20 @@ class Headwater(Group):
         """Find the command, or offer near names."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            raise click.UsageError(f"no command {name!r}{did_you_mean(name, COMMANDS)}", ctx)
+            declared = _declared(ctx)
+            if name not in declared:
+                known = [*COMMANDS, *declared]
+                raise click.UsageError(f"no command {name!r}{did_you_mean(name, known)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, sentence) for name, (_, _, sentence) in COMMANDS.items()])
+        declared = _declared(ctx)
+        if declared:
+            with formatter.section("Commands of the app"):
+                formatter.write_dl([(name, found.get_short_help_str()) for name, found in declared.items()])
 
     def main(
         self,
@@ -126,6 +133,15 @@ class Headwater(Group):
             place = f" ({error.filename})" if error.filename else ""
             more = "; make room and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             return _say(f"{error.strerror}{place}{more}", 1)
+
+
+def _declared(context: click.Context) -> dict[str, click.Command]:
+    """Return the commands of the app, where one is named; loads what that costs only then."""
+    if given(context).app is None and context.obj is None:
+        return {}
+    from headwater.cli.app_command import app_commands
+
+    return app_commands(context)
 
 
 _DEBUG = "(--debug)"

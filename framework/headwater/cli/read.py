@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
@@ -99,7 +100,9 @@ def read(
             if left == 0:
                 return
     if follow:
-        _follow(session, topic, positions, (low, high), left, raw=raw)
+        # Ctrl-C is how a follower ends.
+        with suppress(KeyboardInterrupt):
+            _follow(session, topic, positions, (low, high), left, raw=raw)
 
 
 def shadow_topic(session: Session, generation: str, topic: str) -> str:

@@ -119,13 +119,13 @@ def _import_one(name: str) -> None:
         ) from error
     except Exception as error:
         raise AppImportError(
-            f"module {name!r} can't be imported: {type(error).__name__}: {error} ({_where(error)}); "
+            f"module {name!r} can't be imported: {type(error).__name__}: {error} ({line_of(error)}); "
             "correct it, or see the whole traceback with --debug"
         ) from error
 
 
-def _where(error: Exception) -> str:
-    """Return file:line of the user's own code where an import failed."""
+def line_of(error: Exception) -> str:
+    """Return file:line of the user's own code where something failed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [
