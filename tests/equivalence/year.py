@@ -192,8 +192,9 @@ class Year:
         place.archive()
         place.trim("departures_late")
         for order in ("time", "live"):
-            place.replay(order, "--from", "earliest", "--order", order)
-            self.check(f"late_last replayed in {order} order", place.hashes(["late_last"], order) == expected)
+            name = f"{order}_order"
+            place.replay(name, "--from", "earliest", "--order", order)
+            self.check(f"late_last replayed in {order} order", place.hashes(["late_last"], name) == expected)
 
 
 def _projected(truth: Truth, columns: tuple[str, ...]) -> tuple[str, ...]:
