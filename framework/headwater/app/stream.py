@@ -197,7 +197,7 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         frame = self._bound_frame()
         if frame.row < 0:
             raise AgentStoppedError("stream.now() has no answer before the first record")
-        return frame.rows.task_times[frame.row]
+        return int(frame.rows.task_times[frame.row])
 
     @property
     def random(self) -> Random:

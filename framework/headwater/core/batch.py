@@ -10,6 +10,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from headwater.core.lazy import lazy
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -117,6 +119,16 @@ class Batch:
         column: Sequence[bytes | None] = as_list(self._values)
         self._values = column
         return column
+
+    @property
+    def lazy_keys(self) -> Sequence[bytes | None]:
+        """Keys, converted only if someone looks."""
+        return lazy(self._keys)
+
+    @property
+    def lazy_timestamps(self) -> Sequence[int]:
+        """Timestamps, converted only if someone looks."""
+        return lazy(self._timestamps)
 
     @property
     def headers(self) -> Sequence[Headers] | None:

@@ -113,6 +113,7 @@ class Session:
         """Finish the open epoch, leave the group, and end `run`."""
         self._stopping = True
         self._due.set()
+        self._rested.set()
 
     def poke(self) -> None:
         """Look again now, whatever the timers say."""
@@ -366,17 +367,7 @@ class Session:
         self._closing = True
         self._resume.clear()
         try:
-            deadline_s = None if patience_s is None else SYSTEM_CLOCK.monotonic_s() + patience_s
-            while self._busy and self._failure is None:
-                self._rested.clear()
-                timeout = None if deadline_s is None else deadline_s - SYSTEM_CLOCK.monotonic_s()
-                try:
-                    await asyncio.wait_for(self._rested.wait(), timeout)
-                except TimeoutError:
-                    await self._abort(set(self._busy))
-                    break
-                if deadline_s is None and self._stopping:
-                    deadline_s = SYSTEM_CLOCK.monotonic_s() + HANG_S
+            await self._rest(patience_s)
             if self._failure is not None:
                 raise self._failure
             await self._commit()
@@ -384,6 +375,32 @@ class Session:
             self._opened_s = None
             self._closing = False
             self._resume.set()
+
+    async def _rest(self, patience_s: float | None) -> None:
+        """Wait until every pump rests, and keep the lease meanwhile: a record may take longer than that."""
+        clock = SYSTEM_CLOCK
+        deadline_s = None if patience_s is None else clock.monotonic_s() + patience_s
+        next_beat_s = clock.monotonic_s() + self.lease_s / 3
+        while self._busy and self._failure is None:
+            now_s = clock.monotonic_s()
+            if deadline_s is None and self._stopping:
+                deadline_s = now_s + HANG_S
+            if deadline_s is not None and now_s >= deadline_s:
+                await self._abort(set(self._busy))
+                return
+            if now_s >= next_beat_s and self._member is not None:
+                assignment = await asyncio.to_thread(self._member.heartbeat)
+                next_beat_s = clock.monotonic_s() + self.lease_s / 3
+                if deadline_s is None and assignment.revoking:
+                    # Another worker waits for these tasks; what hangs is aborted and done anew there.
+                    deadline_s = now_s + HANG_S
+                continue
+            self._rested.clear()
+            until_s = next_beat_s if deadline_s is None else min(next_beat_s, deadline_s)
+            try:
+                await asyncio.wait_for(self._rested.wait(), max(0.001, until_s - now_s))
+            except TimeoutError:
+                continue
 
     async def _abort(self, hanging: set[int]) -> None:
         """Drop tasks whose agents hang: nothing of their open epoch is kept; the log has their last one."""
@@ -421,7 +438,14 @@ class Session:
                 places[TopicPartition(topic, int(partition))] = offset
         transaction = Transaction(appends, places, member, [task.number for task in tasks])
         point("epoch.before_log")
-        bases = await asyncio.to_thread(self.log.commit, transaction)
+        committing = asyncio.ensure_future(asyncio.to_thread(self.log.commit, transaction))
+        # The disk's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
+        await asyncio.sleep(0)
+        try:
+            for task in tasks:
+                task.prefetch()
+        finally:
+            bases = await committing
         point("epoch.between_log_and_store")
         for task, state in zip(tasks, states, strict=True):
             reached = {}

@@ -11,7 +11,7 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 from __future__ import annotations
 
 import json
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -125,6 +125,11 @@ class Task:
             ):
                 came = True
         return came
+
+    def prefetch(self) -> None:
+        """Read ahead while the log commits, where nothing waits."""
+        if not self.merge.waiting():
+            self.fill()
 
     def next_group(self) -> Group | None:
         """Return the next group, or None while nothing can be taken."""
@@ -255,16 +260,13 @@ class Task:
             rows.cause_emits.extend(piece.causes[3])
             return
         if isinstance(group.channels, int):
-            rows.cause_topics.extend(
-                repeat(self._topic_numbers[self.merge.channels[group.channels].input], count)
-            )
+            rows.cause_topics.extend([self._topic_numbers[self.merge.channels[group.channels].input]] * count)
         else:
-            rows.cause_topics.extend(
-                self._topic_numbers[self.merge.channels[at].input] for at in group.channels
-            )
-        rows.cause_partitions.extend(repeat(self.partition, count))
+            numbers = [self.merge.channels[at].input for at in group.channels]
+            rows.cause_topics.extend([self._topic_numbers[number] for number in numbers])
+        rows.cause_partitions.extend([self.partition] * count)
         rows.cause_offsets.extend(piece.offsets)
-        rows.cause_emits.extend(repeat(0, count))
+        rows.cause_emits.extend([0] * count)
 
     def _decode(
         self, an_input: Input, keys: Sequence[bytes | None], values: Sequence[bytes | None]
@@ -470,16 +472,16 @@ class Task:
             return []
         rows = self.rows
         numbers = pa.array(part.rows, pa.int32())
-        times = pa.array(rows.task_times, pa.int64()).take(numbers)
-        offsets = pa.array(rows.cause_offsets, pa.int64()).take(numbers)
+        times = rows.task_times.arrow(pa.int64()).take(numbers)
+        offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
         if rows.single is not None:
             causes: Any = (*rows.single, offsets, 0)
         else:
             causes = (
-                pa.array(rows.cause_topics, pa.int32()).take(numbers),
-                pa.array(rows.cause_partitions, pa.int32()).take(numbers),
+                rows.cause_topics.arrow(pa.int32()).take(numbers),
+                rows.cause_partitions.arrow(pa.int32()).take(numbers),
                 offsets,
-                pa.array(rows.cause_emits, pa.int32()).take(numbers),
+                rows.cause_emits.arrow(pa.int32()).take(numbers),
             )
         blobs = encode_changes(part.keys, part.values, times, causes, history=self.history[name])
         stamp = max(0, pc.max(times).as_py())

@@ -12,6 +12,10 @@ from collections import deque
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
+from headwater.core.lazy import LazyColumn
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -100,14 +104,16 @@ class Channel:
         self.covered = batch.next
         if not len(batch):
             return
-        timestamps = batch.timestamps
-        # Mostly time rises already, and then the running maximum is the column itself: seen at a third of the cost.
+        timestamps = batch.lazy_timestamps
+        # Mostly time rises already, and then the running maximum is the column itself.
         times: Sequence[int] = timestamps
-        if timestamps[0] < self.clock or sorted(timestamps) != timestamps:
+        if timestamps[0] < self.clock or not _rises(timestamps):
             times = list(accumulate(timestamps, max, initial=self.clock))[1:]
         self.clock = self.progress = times[-1]
         offsets = batch.offsets
-        self._add(Piece(times, timestamps, batch.keys, batch.values, batch.headers, offsets, offsets, None))
+        self._add(
+            Piece(times, timestamps, batch.lazy_keys, batch.values, batch.headers, offsets, offsets, None)
+        )
 
     def add_piece(self, piece: Piece) -> None:
         """Take records of a repartition topic that one upstream task sent."""
@@ -155,6 +161,13 @@ class Channel:
         """Forget all that waits."""
         self.pieces.clear()
         self.size = self.start = 0
+
+
+def _rises(column: Sequence[int]) -> bool:
+    if isinstance(column, LazyColumn):
+        array = column.array
+        return len(array) < 2 or bool(pc.all(pc.less_equal(array[:-1], array[1:])).as_py())
+    return sorted(column) == list(column)
 
 
 def join(pieces: Sequence[Piece]) -> Piece:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from headwater.stream.column import Column
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -41,13 +43,13 @@ class Rows:
     def __init__(self, single: tuple[int, int] | None = None) -> None:
         """Begin empty; `single` is (topic number, partition) of a task with one source topic."""
         self.single = single
-        self.task_times: list[int] = []
-        self.timestamps: list[int] = []
-        self.keys: list[bytes | None] = []
-        self.cause_topics: list[int] = []
-        self.cause_partitions: list[int] = []
-        self.cause_offsets: list[int] = []
-        self.cause_emits: list[int] = []
+        self.task_times = Column()
+        self.timestamps = Column()
+        self.keys = Column()
+        self.cause_topics = Column()
+        self.cause_partitions = Column()
+        self.cause_offsets = Column()
+        self.cause_emits = Column()
 
     def __len__(self) -> int:
         return len(self.task_times)
@@ -67,11 +69,11 @@ class Rows:
         """Append some rows to another epoch's."""
         for name in ("task_times", "timestamps", "keys", "cause_offsets"):
             source = getattr(self, name)
-            getattr(other, name).extend(source[row] for row in rows)
+            getattr(other, name).extend([source[row] for row in rows])
         if self.single is None:
             for name in ("cause_topics", "cause_partitions", "cause_emits"):
                 source = getattr(self, name)
-                getattr(other, name).extend(source[row] for row in rows)
+                getattr(other, name).extend([source[row] for row in rows])
 
 
 class Work:
