@@ -21,7 +21,7 @@ from rich.text import Text
 from . import add_up, buggy
 
 DATA = Path(__file__).parent / "data"
-"""The month that ships."""
+"""The month that ships; of its streams the story needs the departures."""
 APP = __package__ or "headwater_apps.flights"
 START = "2013-01-01T00:00:00Z"
 MIDDLE = "2013-01-15T12:00:00Z"
@@ -214,18 +214,12 @@ def live(teller: Teller) -> None:
     teller.begin(
         "live",
         "Live: a month of flights out of New York",
-        "Departures and what became known of each flight go to the log; a worker keeps three tables.",
+        "Departures go to the log, keyed by plane; a worker keeps tables of planes and of airlines.",
     )
-    sent = [
-        teller.run(f"headwater send {topic} --file {topic}.parquet").rows[0]
-        for topic in ("departures", "flight_status")
-    ]
+    sent = teller.run("headwater send departures --file departures.parquet").rows
     worked = teller.run(f"headwater -A {APP}.buggy worker --until-idle")
     teller.table("sent", {"topic": "topic", "sent": "records"}, sent)
-    records = sum(row["sent"] for row in sent)
-    teller.say(
-        f"The worker took {records:,} records in {worked.seconds:.1f} s. This app has a mistake; watch for it."
-    )
+    teller.say(f"The worker took {worked.seconds:.1f} s. Its app has a mistake in it; watch for it.")
 
 
 def tables(teller: Teller) -> None:
@@ -254,13 +248,12 @@ def archive(teller: Teller) -> None:
     checked = teller.run("headwater archive verify")
     found: dict[str, dict[str, Any]] = {}
     for segment in segments:
-        if segment["topic"] in ("departures", "flight_status"):
-            row = found.setdefault(
-                segment["topic"], {"topic": segment["topic"], "segments": 0, "records": 0, "bytes": 0}
-            )
-            row["segments"] += 1
-            row["records"] += segment["count"]
-            row["bytes"] += segment["bytes"]
+        # The app's internal topics are archived as well; what people sent is what they look for.
+        name = segment["topic"] if segment["topic"] == "departures" else "the app's own"
+        row = found.setdefault(name, {"topic": name, "segments": 0, "records": 0, "bytes": 0})
+        row["segments"] += 1
+        row["records"] += segment["count"]
+        row["bytes"] += segment["bytes"]
     teller.table(
         "archived",
         {"topic": "topic", "segments": "segments", "records": "records", "bytes": "bytes"},
@@ -277,9 +270,8 @@ def trim(teller: Teller) -> None:
         "Trim: the log keeps only what the archive has not",
         "What is archived may leave the log; reading goes on over both as one.",
     )
-    for topic in ("departures", "flight_status"):
-        teller.run(f"headwater trim {topic}")
-    topics = teller.run("headwater topics").rows
+    teller.run("headwater trim departures")
+    topics = [row for row in teller.run("headwater topics").rows if row["records"]]
     rows = [
         {
             "topic": topic["topic"],
@@ -351,7 +343,7 @@ def diff(teller: Teller) -> None:
             "only_a": "only live",
             "only_b": "only fixed",
         },
-        list(found.values()),
+        [row for row in found.values() if row["rows_a"] or row["rows_b"]],
     )
     columns = {"n_a": "flights", "mean_a": "mean delay", "n_b": "-> flights", "mean_b": "-> mean delay"}
     for table, name, title in (

@@ -37,7 +37,7 @@ _PACKAGES = ("headwater_apps.flights.demo", "apps.flights.demo")
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="A folder with departures.parquet and flight_status.parquet (else the month that ships).",
+    help="A folder with a departures.parquet of its own (else the month that ships).",
 )
 @pass_session
 def demo(session: Session, keep: Path | None, data: Path | None) -> int:
@@ -52,8 +52,7 @@ def demo(session: Session, keep: Path | None, data: Path | None) -> int:
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headwater-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted((data or story.DATA).glob("*.parquet")):
-            shutil.copy(path, folder)
+        shutil.copy((data or story.DATA) / "departures.parquet", folder)
         stack.enter_context(chdir(folder))
         story.tell(Shell(session.clock), json=session.options.json)
     if keep is not None:
