@@ -9,6 +9,7 @@ from faust.events import Event as FaustEvent
 from faust.types.tuples import Message
 
 from headwater.app.refused import refuse_members
+from headwater.core.header import TARGET
 from headwater.core.keys import decode_key
 from headwater.stream.frame import CURRENT
 
@@ -117,7 +118,10 @@ class Event(FaustEvent):
             self.raw_value if value is _UNSET else topic.encode_value(value),
             partition,
             self.timestamp_ms if timestamp is None else timestamp,
-            self._work.headers_at(self._index) if headers is _UNSET else headers,
+            # A redriven record is addressed to this agent; what it sends on is for everyone.
+            tuple(header for header in self._work.headers_at(self._index) if header[0] != TARGET)
+            if headers is _UNSET
+            else headers,
         )
 
     async def send(  # type: ignore[override]

@@ -13,7 +13,7 @@ from headwater.cli.session import Session, pass_session
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.envelope import to_envelope
 from headwater.core.errors import FencedError, GenerationError, HandoverGapError, UnknownNameError
-from headwater.core.header import DEAD
+from headwater.core.header import DEAD, TARGET
 from headwater.core.names import internal_topic
 
 if TYPE_CHECKING:
@@ -53,6 +53,18 @@ class DeadLetter(NamedTuple):
         """The record's headers as they were: without the reason, which was put last."""
         last = max((at for at, (name, _) in enumerate(self.headers) if name == DEAD), default=None)
         return self.headers if last is None else self.headers[:last] + self.headers[last + 1 :]
+
+
+class _Again(NamedTuple):
+    """A record to be sent again, as it was, for the agent that a letter names."""
+
+    letter: DeadLetter
+    topic: str
+    partition: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
 
 
 @group("dead", example="headwater -A headwater_apps.flights dead ls")
@@ -118,8 +130,9 @@ def show(session: Session, offset: int | None, raw: bool, generation: str | None
 def redrive(session: Session, limit: int | None, generation: str | None) -> None:
     """Send dead letters again to where they came from, as they were, each once.
 
-    They are appended to the topics and partitions they came from, in order, and every agent on such a topic sees them
-    again. What was sent is noted in the same transaction: a second call sends only what died since.
+    The records they came from are appended to their topics and partitions once more, in order, each for the agent that
+    failed on it and for no other (for all, where the record could not be decoded). What was sent is noted in the same
+    transaction: a second call sends only what died since.
     """
     from headwater.engine.control import redrive_group
     from headwater.log.interface import Transaction
@@ -137,14 +150,14 @@ def redrive(session: Session, limit: int | None, generation: str | None) -> None
     try:
         # Read again now that nobody else can redrive.
         positions = _positions(session, topic, name)
-        waiting: list[DeadLetter] = []
+        waiting: list[_Again] = []
         size = 0
         for letter in _letters(session, topic, positions):
             if sent + len(waiting) == limit:
                 break
-            _check_source(session, letter)
-            waiting.append(letter)
-            size += len(letter.value or b"") + len(letter.key or b"")
+            again = _original(session, name, letter)
+            waiting.append(again)
+            size += len(again.value or b"") + len(again.key or b"")
             if size >= _CHUNK_BYTES:
                 log.commit(Transaction(_appends(waiting), _next(topic, waiting), member, (0,)))
                 sent, waiting, size = sent + len(waiting), [], 0
@@ -220,35 +233,61 @@ def _join(member: Membership, group_name: str) -> Membership:
     return member
 
 
-def _check_source(session: Session, letter: DeadLetter) -> None:
-    """Raise where a letter has no place to go back to; nothing is sent past it."""
-    topic, partition = letter.reason.get("topic"), letter.reason.get("partition")
-    info = session.log.topic(str(topic))
-    if info is None or not isinstance(partition, int) or partition >= info.partitions:
+def _original(session: Session, generation: str, letter: DeadLetter) -> _Again:
+    """Return the record that a letter came from, for the letter's agent. Raises where it has no place to go back to;
+    nothing is sent past it.
+
+    The letter's own key and value may be those that a group_by gave it; the record's are in the topic it came from.
+    """
+    from headwater.engine.history import read_topic
+
+    topic, partition = str(letter.reason.get("topic")), letter.reason.get("partition")
+    offset = letter.reason.get("offset")
+    info = session.log.topic(topic)
+    if (
+        info is None
+        or not isinstance(partition, int)
+        or not isinstance(offset, int)
+        or partition >= info.partitions
+    ):
         raise HandoverGapError(
             f"dead letter @{letter.offset} came from {topic}/{partition}, which the log {session.log.url} has no longer; "
             "make the topic again with as many partitions, or look at the letter with `headwater dead show`",
             base=letter.offset,
             end=letter.offset + 1,
         )
+    for batch in read_topic(session.log, session.archive, topic, partition, offset, offset + 1):
+        if len(batch):
+            kept = tuple(header for header in batch.headers_at(0) if header[0] != TARGET)
+            target = f"{session.app_id}.{generation}/{letter.reason.get('agent')}".encode()
+            return _Again(
+                letter, topic, partition, batch.timestamps[0], batch.keys[0], batch.values[0],
+                (*kept, (TARGET, target)),
+            )  # fmt: skip
+    raise HandoverGapError(
+        f"dead letter @{letter.offset} came from {topic}/{partition}@{offset}, where there is no record any more; look at "
+        "the letter with `headwater dead show`, and send it by hand",
+        base=offset,
+        end=offset + 1,
+    )
 
 
-def _appends(letters: list[DeadLetter]) -> list[Append]:
-    places: dict[tuple[str, int], list[DeadLetter]] = {}
-    for letter in letters:
-        places.setdefault((letter.reason["topic"], letter.reason["partition"]), []).append(letter)
+def _appends(records: list[_Again]) -> list[Append]:
+    places: dict[tuple[str, int], list[_Again]] = {}
+    for record in records:
+        places.setdefault((record.topic, record.partition), []).append(record)
     return [
         Append(
             topic,
             partition,
-            [letter.timestamp for letter in found],
-            [letter.key for letter in found],
-            [letter.value for letter in found],
-            [letter.own_headers for letter in found] if any(letter.own_headers for letter in found) else None,
+            [record.timestamp for record in found],
+            [record.key for record in found],
+            [record.value for record in found],
+            [record.headers for record in found],
         )
         for (topic, partition), found in places.items()
     ]
 
 
-def _next(topic: str, letters: list[DeadLetter]) -> dict[TopicPartition, int]:
-    return {TopicPartition(topic, letter.partition): letter.offset + 1 for letter in letters}
+def _next(topic: str, records: list[_Again]) -> dict[TopicPartition, int]:
+    return {TopicPartition(topic, r.letter.partition): r.letter.offset + 1 for r in records}

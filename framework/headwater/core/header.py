@@ -14,7 +14,7 @@ TIME = "hw.t"
 MARK = "hw.m"
 DEAD = "hw.dead"
 TARGET = "hw.to"
-"""On a redriven dead letter: "generation/agent" that it is for."""
+"""On a redriven dead letter: "app.generation/agent" that it is for; other apps read the same topic."""
 
 
 class Origin(NamedTuple):

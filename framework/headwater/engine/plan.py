@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from headwater.core.header import TARGET
 from headwater.core.names import internal_topic
+from headwater.engine.topology import GROUP_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headwater.core.batch import Headers
     from headwater.engine.topology import Topology
+
+DECODE = "decode"
+"""The name under which positions say how far records have been decoded, and bad ones gone to dead letters."""
 
 
 @dataclass(slots=True)
@@ -83,9 +87,20 @@ class RunPlan:
         return count
 
     def is_addressed_to(self, headers: Headers, reader: str) -> bool:
-        """Tell whether a reader takes a record: a redriven dead letter is for one agent of one generation only."""
+        """Tell whether a reader takes a record: a redriven dead letter is for one agent of one generation only, with the
+        group_by before it; one that could not be decoded is for all agents.
+        """
+        agent = self._addressee(headers)
+        return agent in (None, DECODE) or agent == reader.removesuffix(GROUP_BY)
+
+    def is_ours(self, headers: Headers) -> bool:
+        """Tell whether this generation takes a record: what is redriven in another was never missing here."""
+        return self._addressee(headers) != ""
+
+    def _addressee(self, headers: Headers) -> str | None:
+        """Return the agent that a redriven record is for, "" where that is another generation's, None for others."""
         for name, value in headers:
             if name == TARGET and value is not None:
-                generation, _, agent = value.decode().partition("/")
-                return generation == self.generation and agent in (reader, reader.removesuffix(".group_by"))
-        return True
+                run, _, agent = value.decode().partition("/")
+                return agent.removesuffix(GROUP_BY) if run == f"{self.app}.{self.generation}" else ""
+        return None

@@ -21,6 +21,7 @@ from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import KeyRefusedError, ValueRefusedError
 from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
 from headwater.core.partitioner import partition_of
+from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter
 from headwater.merge.channel import NEVER, Channel
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from headwater.engine.topology import SubTopology
     from headwater.merge.channel import Piece
     from headwater.table.part import TablePart
-
-DECODE = "decode"
-"""The name under which positions say how far records have been decoded, and bad ones gone to dead letters."""
 
 TIME_MAX = (1 << 63) - 1
 
@@ -237,7 +235,7 @@ class Task:
         for at, error in refused.items():
             single = work.slice(at, at + 1)
             channel = single.channels if isinstance(single.channels, int) else single.channels[0]
-            if single.places[0] >= seen.get(channel, 0):
+            if single.places[0] >= seen.get(channel, 0) and self.plan.is_ours(single.headers_at(0)):
                 letters.append(DeadLetter(single, DECODE, error, 1))
         return _pick(work, [at for at in range(count) if at not in refused]), letters
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from headwater.stream.plan import GroupBy, Step, StreamPlan
 
 
+GROUP_BY = ".group_by"
+"""Ends the name of an agent's sending half."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """What the topology needs to know of a declared agent."""
@@ -138,7 +142,7 @@ def build_topology(
             continue
         topic = internal_topic(app, generation, "repartition", f"{spec.name}.{plan.group_by.name or '0'}")
         sender = Reader(
-            f"{spec.name}.group_by", spec.name, plan.topics, plan.before, (), topic, plan.group_by
+            f"{spec.name}{GROUP_BY}", spec.name, plan.topics, plan.before, (), topic, plan.group_by
         )
         readers += [sender, Reader(spec.name, spec.name, (topic,), plan.after, spec.tables)]
         upstream[topic] = plan.topics
