@@ -88,24 +88,14 @@ class Table(FaustTable[Any, Any]):
             part = frame.parts[self.number]
         except KeyError:
             part = self._part(frame)
-        if type(key) is not str or type(value) not in part.exact:
+        kind = type(value)
+        if type(key) is not str or kind not in part.deferred or (kind is float and value - value != 0.0):
             part.put(key, value, frame)
             return
-        # TablePart.put for a text key and a value that decodes to itself, written out: a call less a record.
-        try:
-            data = part.dump(value)
-        except (TypeError, ValueError):
-            data = part.encode(value)  # says what is wrong with it
-        if data == b"null" and value is not None:
-            data = part.encode(value)  # a float that JSON has no word for: refused
-        latest = part.latest
-        if key not in latest:
+        # TablePart.put for a text key and a number, written out: a call less a record.
+        if key not in part.admitted:
             part.admit(key, key, frame)
-        keys = part.keys
-        latest[key] = len(keys)
-        keys.append(key)
-        part.values.append(data)
-        part.rows.append(frame.row)
+        part.changes += (key, value, frame.row)
         part.hot[key] = value
 
     def __delitem__(self, key: Any) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from headwater.stream.plan import StreamPlan
 
 FETCH_BYTES_MIN = 64 << 10
-FETCH_BYTES_MAX = 4 << 20
+FETCH_BYTES_MAX = 1 << 20
 
 _PLAIN_KEYS = (None, bytes)
 
@@ -79,7 +79,8 @@ class Assembly:
         self.written = written
         self.touch = touch
         inputs = sum(len(sub.topics) * sub.partitions for sub in plan.topology.subs)
-        share = app.options.buffer_bytes // max(1, 2 * inputs)
+        # Records take about four times their bytes as Python objects, and a batch read ahead waits beside the one in hand.
+        share = app.options.buffer_bytes // max(1, 16 * inputs)
         self.fetch_bytes_max = max(FETCH_BYTES_MIN, min(FETCH_BYTES_MAX, share))
 
     def make(self, number: int, state: TaskState | None) -> Task:

@@ -98,7 +98,7 @@ class Runner:
 
     async def run(self, work: Work | None) -> None:
         """Hand out work, or flush what `take` holds where there is none; return when the agent has finished it."""
-        floors = {number: len(part.keys) for number, part in self.parts.items()}
+        floors = {number: part.count for number, part in self.parts.items()}
         if work is None:
             self.feed.flush()
         else:

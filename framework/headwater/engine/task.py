@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.core.batch import Append, TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import KeyRefusedError, ValueRefusedError
 from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
 from headwater.core.partitioner import partition_of
@@ -40,6 +41,19 @@ if TYPE_CHECKING:
     from headwater.table.part import TablePart
 
 TIME_MAX = (1 << 63) - 1
+
+GROUP_RECORDS_FIRST = 16
+"""How long a task's first group is: nothing is known yet of how much its agents make of a record."""
+
+GROUP_S_MAX = 0.05
+"""About how long one group may take: heartbeats, timers and a stop wait for it where agents never await."""
+
+GROUP_BYTES_MAX = 4 << 20
+GROUP_CHANGES_MAX = 25_000
+"""About how much one group may stage. An epoch can only end between groups, so long ones could not be bounded."""
+
+WEIGHED_MAX = 256
+"""How many values are looked at to tell how much a group has staged."""
 
 
 class Task:
@@ -78,12 +92,16 @@ class Task:
         self._topic_numbers: list[int] = []
         self._places: list[tuple[str, int]] = []
         self._single: tuple[int, int] | None = None
+        self._staged_bytes = 0
+        self._group_records_max = self.merge.records_max
 
     # Set-up
 
     def begin(self, state: TaskState | None) -> None:
         """Take up where the last committed epoch ended, once inputs, parts and runners are there."""
         self.merge = Merge([channel for an_input in self.inputs for channel in an_input.channels])
+        self._group_records_max = self.merge.records_max
+        self.merge.records_max = min(self._group_records_max, GROUP_RECORDS_FIRST)
         self._places = [an_input.tp for an_input in self.inputs]
         self._topic_numbers = [self.plan.number_of(an_input.tp.topic) for an_input in self.inputs]
         channels = self.merge.channels
@@ -173,6 +191,39 @@ class Task:
 
     async def step(self, group: Group) -> None:
         """Process one group to its end."""
+        marks, began_s = self._weight_marks(), SYSTEM_CLOCK.monotonic_s()
+        await self._step(group)
+        took_s = SYSTEM_CLOCK.monotonic_s() - began_s
+        changes, nbytes = self._weigh(marks)
+        self._staged_bytes += nbytes
+        share = max(changes / GROUP_CHANGES_MAX, nbytes / GROUP_BYTES_MAX, took_s / GROUP_S_MAX)
+        room = len(group) / max(share, 1e-6)
+        self.merge.records_max = max(1, min(int(room), 4 * self.merge.records_max, self._group_records_max))
+
+    def _weight_marks(self) -> list[int]:
+        return [
+            *(part.count for part in self.parts.values()),
+            *(len(runner.frame.sends) for runner in self.runners),
+        ]
+
+    def _weigh(self, marks: list[int]) -> tuple[int, int]:
+        """Return about how many changes and bytes were staged since the marks."""
+        at = iter(marks)
+        changes = nbytes = 0
+        for part in self.parts.values():
+            mark = next(at)
+            count = part.count - mark
+            changes += count
+            sample = part.changes[3 * mark + 1 :: 3 * max(1, count // WEIGHED_MAX)]
+            nbytes += _weight([value if isinstance(value, bytes) else None for value in sample], count)
+        for runner in self.runners:
+            mark = next(at)
+            count = len(runner.frame.sends) - mark
+            sends = runner.frame.sends[mark :: max(1, count // WEIGHED_MAX)]
+            nbytes += _weight([send.value for send in sends], count)
+        return changes, nbytes
+
+    async def _step(self, group: Group) -> None:
         work, bad = self._take(group)
         for letter in bad:
             self.dead_letter(letter)
@@ -352,12 +403,11 @@ class Task:
 
     def staged_bytes(self) -> int:
         """Return about how much the open epoch would write."""
-        sends = sum(len(s.value or b"") + 64 for runner in self.runners for s in runner.frame.sends)
-        return sends + sum(len(part.keys) * 64 for part in self.parts.values())
+        return self._staged_bytes
 
     def changes(self) -> int:
         """Return how many changes of tables the open epoch holds."""
-        return sum(len(part.keys) for part in self.parts.values())
+        return sum(part.count for part in self.parts.values())
 
     def finished(self) -> bool:
         """Whether a bounded run of this task has committed its end."""
@@ -392,6 +442,7 @@ class Task:
         self.seen = state.seen
         self.end_recorded = bool(state.marks.get("end"))
         self.groups, self.dead, self.flushed = [], [], []
+        self._staged_bytes = 0
         held = [(runner, runner.feed.held) for runner in self.runners if runner.feed.held]
         old, self.rows = self.rows, Rows(self._single)
         for runner in self.runners:
@@ -466,10 +517,12 @@ class Task:
         return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
 
     def _changelog(self, name: str, part: TablePart) -> list[Append]:
-        if not part.keys:
+        if not part.changes:
             return []
         rows = self.rows
-        numbers = pa.array(part.rows, pa.int32())
+        history = self.history[name]
+        keys, values, at = part.collect(last=history is None)
+        numbers = pa.array(at, pa.int32())
         times = rows.task_times.arrow(pa.int64()).take(numbers)
         offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
         if rows.single is not None:
@@ -481,7 +534,7 @@ class Task:
                 offsets,
                 rows.cause_emits.arrow(pa.int32()).take(numbers),
             )
-        blobs = encode_changes(part.keys, part.values, times, causes, history=self.history[name])
+        blobs = encode_changes(keys, values, times, causes, history=history or "exact")
         stamp = max(0, pc.max(times).as_py())
         return [
             Append(
@@ -592,6 +645,13 @@ class Task:
         if ending:
             marks["end"] = True
         return marks
+
+
+def _weight(sample: Sequence[bytes | None], count: int) -> int:
+    """Return about how many bytes `count` values have with what comes with each, given some of them."""
+    if not sample:
+        return 0
+    return count * (64 + sum(map(len, filter(None, sample))) // len(sample))
 
 
 def _pick(work: Work, keep: Sequence[int]) -> Work:

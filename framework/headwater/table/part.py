@@ -1,12 +1,13 @@
 """One partition of a table, as a task works on it: overlay over cache over store, and the ordered list of changes.
 
-Reads see the open epoch's writes. Values are encoded when they are set, so a mutable value that is changed and set
-again leaves two different changes. A value of an immutable type is cached as it is; any other is cached encoded and
+Reads see the open epoch's writes. Values that can change are encoded when they are set, so one that is changed and set
+again leaves two different changes; plain numbers, which can't, are encoded all at once when the epoch is collected, and
+with `history=None` only the last of each key ever is. A value of an immutable type is cached as it is; any other is cached encoded and
 decoded at each read, so that what a reader gets is its own: changing it without setting it changes nothing, in live
 and in replay alike.
 
 Invariants
-- `changes` in order are the changelog; the overlay (`latest`) is their fold (I2).
+- `changes` in order are the changelog; the cache over the store reads as their fold (I2).
 - After `rollback` the part reads as if the dropped changes had never been made.
 - Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
 """
@@ -15,8 +16,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import msgspec
 
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
 from headwater.core.keys import encode_key, key_text
@@ -33,7 +32,7 @@ CACHE_BYTES_MAX = 64 << 20
 _SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
 """One value or more of each type that can't be changed in place."""
 
-_encode_json = msgspec.json.Encoder().encode
+_NUMBERS = frozenset({int, float, bool})
 
 _IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
 
@@ -101,24 +100,23 @@ class TablePart:
 
     __slots__ = (
         "_cache_bytes",
+        "_collected",
+        "admitted",
+        "changes",
         "codec",
         "default",
-        "dump",
+        "deferred",
         "encode",
         "exact",
         "hot",
-        "keys",
-        "latest",
         "local",
         "name",
         "number",
         "partition",
         "partitions",
         "raw",
-        "rows",
         "shared",
         "store",
-        "values",
     )
 
     def __init__(
@@ -143,17 +141,18 @@ class TablePart:
         self.encode = codec.encode
         self.shared = codec.immutable
         self.exact = exact_types(codec)
-        # Where values of these types are plain JSON, the bare C function does; else the codec, which checks and explains.
-        self.dump = _encode_json if is_plain_json(codec, self.exact) else codec.encode
+        # Numbers that the codec writes as JSON and gives back unchanged may be encoded later: nothing can change them.
+        self.deferred = self.exact & _NUMBERS
         self.default = default
         self.local = local or partitions == 1
         self.hot: dict[Any, Any] = {}
         self.raw: dict[Any, bytes | None] = {}
         self._cache_bytes = 0
-        self.latest: dict[Any, int] = {}
-        self.keys: list[Any] = []
-        self.values: list[bytes | None] = []
-        self.rows: list[int] = []
+        # Flat, three entries a change: key, value (a number yet to be encoded, encoded bytes, None for deleted), row. One
+        # list grows at less than half the cost of three.
+        self.changes: list[Any] = []
+        self.admitted: set[Any] = set()
+        self._collected: tuple[int, list[Any], list[bytes | None]] | None = None
 
     # Keys are held as text where they are valid UTF-8, else as bytes: text is what most keys are, and Arrow takes it
     # without a step in between.
@@ -198,14 +197,12 @@ class TablePart:
 
         `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
         """
-        data = self.encode(value)
         name = key if type(key) is str else canonical(key)
-        if name not in self.latest:
+        deferred = type(value) in self.deferred and (type(value) is not float or value - value == 0.0)
+        data = value if deferred else self.encode(value)
+        if name not in self.admitted:
             self.admit(name, key, frame)
-        self.latest[name] = len(self.keys)
-        self.keys.append(name)
-        self.values.append(data)
-        self.rows.append(frame.row)
+        self.changes += (name, data, frame.row)
         # Only what decodes to itself is cached as it is: 1 set in a table of floats reads as 1.0, cached or not.
         if type(value) in self.exact:
             self.hot[name] = value
@@ -218,12 +215,9 @@ class TablePart:
         name = key if type(key) is str else canonical(key)
         if self.get(name) is MISSING:
             return False
-        if name not in self.latest:
+        if name not in self.admitted:
             self.admit(name, key, frame)
-        self.latest[name] = len(self.keys)
-        self.keys.append(name)
-        self.values.append(None)
-        self.rows.append(frame.row)
+        self.changes += (name, None, frame.row)
         self.hot.pop(name, None)
         self.raw[name] = None
         return True
@@ -235,7 +229,10 @@ class TablePart:
 
     def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield rows as stored bytes with the open epoch's writes, in key-byte order."""
-        overlay = {_bytes(name): self.values[at] for name, at in self.latest.items()}
+        overlay = {
+            _bytes(name): self._encoded(value)
+            for name, value in zip(self.changes[0::3], self.changes[1::3], strict=True)
+        }
         waiting = sorted(overlay.items(), reverse=True)
         for key, data in self.store.items():
             while waiting and waiting[-1][0] < key:
@@ -252,69 +249,104 @@ class TablePart:
             if change is not None:
                 yield other, change
 
+    @property
+    def count(self) -> int:
+        """How many changes the open epoch holds."""
+        return len(self.changes) // 3
+
+    def collect(self, *, last: bool = False) -> tuple[list[Any], list[bytes | None], list[int]]:
+        """Return the open epoch's changes in order as columns: keys, encoded values (None: deleted), rows.
+
+        `last`: only the last change of each key; the others are never encoded.
+        """
+        names, values, rows = self.changes[0::3], self.changes[1::3], self.changes[2::3]
+        if last:
+            kept = sorted(dict(zip(names, range(len(names)), strict=True)).values())
+            names, values = [names[at] for at in kept], [values[at] for at in kept]
+            rows = [rows[at] for at in kept]
+        encoded: list[bytes | None]
+        if self.deferred and not {bytes, type(None)} & set(map(type, values)):
+            encoded = list(self.codec.encode_all(values))
+        else:
+            encoded = [self._encoded(value) for value in values]
+        self._collected = (len(self.changes), names, encoded)
+        return names, encoded, rows
+
     def rollback(self, row: int, floor: int) -> None:
-        """Drop the changes from the list's index `floor` on that were made for rows >= `row`."""
-        rows = self.rows
-        end = len(rows)
-        while end > floor and rows[end - 1] >= row:
-            end -= 1
-        self.truncate(end)
+        """Drop the changes from number `floor` on that were made for rows >= `row`."""
+        changes = self.changes
+        end = len(changes)
+        while end > floor * 3 and changes[end - 1] >= row:
+            end -= 3
+        self.truncate(end // 3)
 
     def truncate(self, length: int) -> None:
-        """Drop the changes from index `length` on."""
-        dropped = set(self.keys[length:])
+        """Drop the changes from number `length` on."""
+        changes = self.changes
+        dropped = set(changes[length * 3 :: 3])
         if not dropped:
             return
-        del self.keys[length:], self.values[length:], self.rows[length:]
+        del changes[length * 3 :]
         for name in dropped:
             self.hot.pop(name, None)
             self.raw.pop(name, None)
-            self.latest.pop(name, None)
-        for at in range(length - 1, -1, -1):
-            name = self.keys[at]
+        for at in range(length * 3 - 3, -1, -3):
+            name = changes[at]
             if name in dropped:
-                self.latest[name] = at
-                self.raw[name] = self.values[at]
+                value = changes[at + 1]
+                if value is None or type(value) is bytes:
+                    self.raw[name] = value
+                else:
+                    self.hot[name] = value
                 dropped.discard(name)
                 if not dropped:
                     break
 
     def flush(self, changelog_offset: int) -> None:
         """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
-        if self.latest or changelog_offset != self.store.changelog_offset:
-            values = self.values
-            changes = {_bytes(name): values[at] for name, at in self.latest.items()}
+        if self.changes or changelog_offset != self.store.changelog_offset:
+            if self._collected is None or self._collected[0] != len(self.changes):
+                self.collect(last=True)
+            assert self._collected is not None
+            _, names, encoded = self._collected
+            changes = {_bytes(name): data for name, data in dict(zip(names, encoded, strict=True)).items()}
             self.store.write(changes, changelog_offset)
             # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
             self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
-        self.latest = {}
-        self.keys, self.values, self.rows = [], [], []
+        self.changes = []
+        self._collected = None
         # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
         if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
             self.forget()
 
+    def _encoded(self, value: Any) -> bytes | None:
+        return value if value is None or type(value) is bytes else self.encode(value)
+
     def forget(self) -> None:
         """Drop all cached values (not the open epoch's writes; only valid while there are none)."""
         self.hot, self.raw, self._cache_bytes = {}, {}, 0
+        self.admitted = set()
 
     def _remember(self, name: Any, data: bytes | None) -> None:
         self.raw[name] = data
         self._cache_bytes += 100 + (len(data) if data else 0)
 
     def admit(self, name: str | bytes, key: Any, frame: FrameLike) -> None:
-        """Check a key at its first write in an epoch.
+        """Check a key at its first write, and remember that it may be written.
 
-        Raises HomePartitionError unless the key is the record's own, this partition is its home, or the table is
+        A key that is only the record's own is checked again with another record. Raises HomePartitionError unless the key is the record's own, this partition is its home, or the table is
         local; KeyRefusedError for text that UTF-8 can't hold.
         """
         data = _bytes(name)
         if self.local:
-            return
-        record_key = record_key_of(frame)
-        if data == record_key:
+            self.admitted.add(name)
             return
         home = partition_of(data, self.partitions)
-        if home != self.partition:
+        if home == self.partition:
+            self.admitted.add(name)
+            return
+        record_key = record_key_of(frame)
+        if data != record_key:
             raise HomePartitionError(
                 f"table {self.name!r}: key {key!r} lives in partition {home} of {self.partitions}, but this task works "
                 f"on partition {self.partition} (record key {record_key!r}); send the records to the key's home first: "
@@ -354,12 +386,6 @@ def exact_types(codec: Codec) -> frozenset[type]:
         if type(back) is not type(sample) or back != sample:
             broken.add(type(sample))
     return _IMMUTABLE - broken
-
-
-def is_plain_json(codec: Codec, types: frozenset[type]) -> bool:
-    """Tell whether a codec writes values of these types as msgspec writes JSON."""
-    samples = [sample for sample in _SAMPLES if type(sample) in types]
-    return bool(samples) and all(codec.encode(sample) == _encode_json(sample) for sample in samples)
 
 
 def _bytes(name: str | bytes) -> bytes:

@@ -53,7 +53,7 @@ def hand(
 ) -> Work:
     """Put records in the frame's hand."""
     count = len(keys)
-    frame.rows.task_times.extend(1_000 + at for at in range(count))
+    frame.rows.task_times.extend([1_000 + at for at in range(count)])
     frame.work = Work(
         range(count), values or [None] * count, keys, [b"raw"] * count, [1_500 + at for at in range(count)],
         [7 + at for at in range(count)], None, 0, [(topic, 3)],

@@ -97,7 +97,7 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_rolled_back_or_flu
             part.forget()
         assert [
             (r, k.encode() if isinstance(k, str) else k, v)
-            for r, k, v in zip(part.rows, part.keys, part.values, strict=True)
+            for k, v, r in zip(*part.collect(), strict=True)
         ] == changes
         rows = model()
         assert list(part.raw_items()) == sorted(rows.items())
@@ -126,12 +126,8 @@ def test_truncating_the_changes_leaves_a_part_as_if_they_had_not_been_made(
             other_frame.row = at
             other.put(key, value, other_frame)
     part.truncate(keep)
-    assert (part.keys, part.values, part.rows, part.latest) == (
-        other.keys,
-        other.values,
-        other.rows,
-        other.latest,
-    )
+    assert part.collect() == other.collect()
+    assert part.collect(last=True) == other.collect(last=True)
     assert [part.find(key) for key in "abc"] == [other.find(key) for key in "abc"]
 
 
@@ -142,7 +138,7 @@ def test_a_rollback_stops_at_its_floor() -> None:
         part.put("a", value, frame)
     part.rollback(0, 1)
     assert part.find("a") == 1
-    assert part.values == [b"1"]
+    assert part.collect()[1] == [b"1"]
 
 
 def test_what_is_read_does_not_hang_on_what_is_cached() -> None:
@@ -183,7 +179,7 @@ def test_a_key_that_is_away_from_home_is_refused_and_leaves_nothing() -> None:
     part.put(home, 1, frame)
     with pytest.raises(HomePartitionError, match=rf"table 't'.*'{away}'.*group_by"):
         part.put(away, 1, frame)
-    assert part.keys == [home]
+    assert part.collect()[0] == [home]
     assert part.find(away) is None
 
 
@@ -210,7 +206,7 @@ def test_a_key_without_bytes_is_refused_when_it_is_used_not_at_the_commit(key: A
         part.put(key, 1, frame)
     with pytest.raises(KeyRefusedError):
         part.find(key)
-    assert part.keys == []
+    assert part.count == 0
 
 
 def test_a_value_json_has_no_word_for_is_refused_and_leaves_nothing() -> None:
@@ -218,7 +214,7 @@ def test_a_value_json_has_no_word_for_is_refused_and_leaves_nothing() -> None:
     for value in (float("nan"), float("inf"), {1, 2}.__iter__()):
         with pytest.raises(ValueRefusedError):
             part.put("a", value, frame)
-    assert part.keys == []
+    assert part.count == 0
 
 
 def test_the_cache_is_dropped_when_it_is_full_and_the_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
