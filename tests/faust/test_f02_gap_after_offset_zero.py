@@ -12,7 +12,10 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+import headwater as hw
+from headwater.core.batch import TopicPartition
 from tests.faust.stock_broker import Broker, Stored, assign, settle, stock_app
+from tests.unit.engine.runs import MARKER, MarkedSource, Place, at_work, until
 
 ORDERS = TP("orders", 0)
 
@@ -51,3 +54,31 @@ async def test_stock_faust_never_commits_again_after_a_hole_behind_offset_zero(t
         await asyncio.gather(drain, return_exceptions=True)
 
     assert broker.commits == [{ORDERS: 1}]  # right: 303 at the end
+
+
+async def test_headwater_commits_on_after_a_hole_behind_offset_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I3, I27: each round of records is committed, and nothing of it waits in memory."""
+    monkeypatch.setattr("headwater.engine.assemble.HandoverSource", MarkedSource)
+    place = Place(tmp_path)
+    place.append("orders", [0])
+    got: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def counter(stream: hw.Stream) -> None:
+            async for number in stream:
+                got.append(number)
+
+    orders = TopicPartition("orders", 0)
+    async with at_work(place, place.app(declare), epoch_s=0.01) as engine:
+        await until(lambda: place.position(orders) == 1)
+        place.append("orders", [1, 2], keys=MARKER)
+        for start in (3, 103, 203):
+            place.append("orders", range(start, start + 100))
+            await until(lambda end=start + 100: place.position(orders) == end)
+            task = engine.session.tasks[0]
+            assert task.merge.waiting() == 0
+            assert len(task.groups) == 0
+    assert got == [0, *range(3, 303)]

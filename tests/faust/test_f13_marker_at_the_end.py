@@ -6,6 +6,7 @@ start, and for ever where the consumer has no position yet (the comparison raise
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,11 @@ import pytest
 from faust.tables import recovery as recovery_module
 from faust.types import TP
 
+import headwater as hw
+from headwater.core.batch import Batch
+from headwater.table.store import open_store
 from tests.faust.stock_broker import Broker, assign, deliver, settle, stock_app
+from tests.unit.engine.runs import MARKER, MarkedSource, Place
 
 SPEND = TP("stock-spend-changelog", 0)
 ROWS = 5
@@ -120,3 +125,49 @@ async def test_stock_faust_exactly_once_never_ends_recovery_without_a_position(
 
     assert not ended
     assert sum(waited_s) >= 3_600
+
+
+def test_headwater_ends_recovery_where_the_changelog_ends_in_a_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I8, I23: recovery is done when its position is at the end: it asks once for what is there, and waits for nothing."""
+    fetched: list[tuple[int, int, int]] = []
+
+    class Noted(MarkedSource):
+        def fetch(self, **options: Any) -> Batch:
+            batch = super().fetch(**options)
+            if "changelog" in self.topic:
+                fetched.append((batch.base, batch.next, len(batch)))
+            return batch
+
+    monkeypatch.setattr("headwater.engine.assemble.HandoverSource", Noted)
+    place = Place(tmp_path)
+
+    def declare(app: hw.App) -> None:
+        spend = app.Table("spend", default=int)
+
+        @app.agent(app.topic("orders", key_type=str, value_type=int))
+        async def adder(stream: hw.Stream) -> None:
+            async for key, amount in stream.items():
+                spend[key] += amount
+
+    for number in range(ROWS):
+        place.append("orders", [1], keys=f"k{number}".encode())
+        place.run(declare)
+    place.append("app.live.changelog.spend", [None], keys=MARKER)
+    shutil.rmtree(tmp_path / "state")
+    fetched.clear()
+
+    place.append("orders", [1], keys=b"k0")
+    place.run(declare)
+    assert fetched == [(0, ROWS + 1, ROWS)]
+
+    # A changelog of nothing but a marker, as after an aborted first epoch.
+    store = open_store(str(tmp_path / "state" / "app" / "live" / "w0"), "spend", 0)
+    reached = store.changelog_offset
+    assert dict(store.items()) == {b"k0": b"2"} | {f"k{n}".encode(): b"1" for n in range(1, ROWS)}
+    store.close()
+    place.append("app.live.changelog.spend", [None], keys=MARKER)
+    fetched.clear()
+    place.run(declare)
+    assert fetched == [(reached, reached + 1, 0)]

@@ -5,13 +5,18 @@ Set under a record of partition 0 and deleted under one of partition 1, a key is
 gone from the changelog: the next restore brings it back.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faust.types import TP
 
+import headwater as hw
+from headwater.core.partitioner import partition_of
+from headwater.table.store import open_store
 from tests.faust.stock_broker import Broker, Stored, agent, deliver, serving, settle, stock_app
+from tests.unit.engine.runs import Place
 
 SPEND = "stock-spend-changelog"
 
@@ -69,3 +74,71 @@ async def _restore(broker: Broker, folder: Path) -> dict[str, int]:
         rows = dict(spend.data)
     await spend.data.stop()
     return rows
+
+
+def _rows_on_disk(root: Path) -> dict[bytes, bytes]:
+    """Return the rows of both parts' stores: what the table says."""
+    rows: dict[bytes, bytes] = {}
+    for partition in range(2):
+        store = open_store(str(root / "state" / "app" / "live" / "w0"), "spend", partition)
+        rows |= dict(store.items())
+        store.close()
+    return rows
+
+
+def _keeper(app: hw.App, *, grouped: bool) -> None:
+    orders = app.topic("orders", key_type=str)
+    spend = app.Table("spend", default=int)
+
+    @app.agent(orders.group_by("key") if grouped else orders)
+    async def keeper(stream: hw.Stream) -> None:
+        async for order in stream:
+            if order["amount"]:
+                spend[order["key"]] = order["amount"]
+            else:
+                del spend[order["key"]]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_headwater_says_of_a_deleted_key_what_a_restore_says(tmp_path: Path, grouped: bool) -> None:
+    """I8: set in partition 0, deleted in partition 1.
+
+    With group_by both reach the key's home, and the key is gone for good. Without, the delete finds no row where it
+    is made: an error and a dead letter, and the row is there, before a restore and after it.
+    """
+    place = Place(tmp_path)
+    place.append("orders", [{"key": "k", "amount": 5}], keys=b"k", partition=0, partitions=2, times=[1_000])
+    place.append("orders", [{"key": "k", "amount": 0}], keys=b"k", partition=1, times=[2_000])
+
+    place.run(lambda app: _keeper(app, grouped=grouped), partitions=2)
+    before = _rows_on_disk(tmp_path)
+    shutil.rmtree(tmp_path / "state")
+    place.run(lambda app: _keeper(app, grouped=grouped), partitions=2)
+
+    assert before == _rows_on_disk(tmp_path) == place.table_bytes("spend")
+    dead = [(info["partition"], info["offset"], info["error"]) for _, _, info in place.dead()]
+    if grouped:
+        assert (before, dead) == ({}, [])
+    else:
+        assert (before, dead) == ({b"k": b"5"}, [(1, 0, "KeyError")])
+
+
+def test_headwater_refuses_a_delete_away_from_the_keys_home(tmp_path: Path) -> None:
+    """I8: a row and its tombstone can't part: a write under another record's key is refused away from home."""
+    place = Place(tmp_path)
+    home = partition_of(b"k", 2)
+    place.append("orders", [1], keys=b"other", partition=1 - home, partitions=2)
+
+    def declare(app: hw.App) -> None:
+        spend = app.Table("spend", default=int)
+
+        @app.agent(app.topic("orders", key_type=str, value_type=int))
+        async def keeper(stream: hw.Stream) -> None:
+            async for amount in stream:
+                spend["k"] = amount
+
+    place.run(declare, partitions=2)
+    [(_, _, info)] = place.dead()
+    assert info["error"] == "HomePartitionError"
+    assert "group_by" in info["message"]
+    assert place.table("spend") == {}

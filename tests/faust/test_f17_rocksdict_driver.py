@@ -5,6 +5,7 @@ rows away that the changelog keeps, databases are never closed, an error of any 
 and there is no backup.
 """
 
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import rocksdict
 from faust.stores import rocksdb
 from faust.types import TP
 
+import headwater as hw
+from headwater.table.store import StoreHeldError, open_store
 from tests.faust.stock_broker import Broker, stock_app
+from tests.unit.engine.runs import Place
 
 CHANGELOG = TP("stock-spend-changelog", 0)
 
@@ -113,3 +117,66 @@ async def test_stock_faust_has_no_backup(app: Any) -> None:
         await spend.data.backup_partition(0)
     with pytest.raises(NotImplementedError, match="Backup restoration not supported in rocksdict yet"):
         spend.data.restore_backup(0)
+
+
+def _adder(app: hw.App) -> None:
+    spend = app.Table("spend", default=int)
+
+    @app.agent(app.topic("orders", key_type=str, value_type=int))
+    async def adder(stream: hw.Stream) -> None:
+        async for key, amount in stream.items():
+            spend[key] += amount
+
+
+def test_headwater_refuses_options_that_would_not_hold(tmp_path: Path) -> None:
+    """I7: `read_only`, TTL and the like are refused by name at the declaration, not ignored."""
+    app = hw.App("app")
+    for options in ({"read_only": True}, {"ttl": 1}, {"path": "x"}):
+        with pytest.raises(hw.MisuseError, match="options"):
+            app.Table("spend", options=options)
+
+
+def test_headwater_keeps_its_stores_in_the_state_folder_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I7: the folder that was asked for has the database."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    place = Place(tmp_path)
+    place.append("orders", [1], keys=b"k")
+    place.run(_adder)
+    assert (tmp_path / "state" / "app" / "live" / "w0" / "spend" / "0" / "CURRENT").is_file()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_headwater_lets_go_of_the_store_of_a_stopped_worker(tmp_path: Path) -> None:
+    """I7: when `run` is over another owner may open the folder at once, with no wait for the collector."""
+    place = Place(tmp_path)
+    place.append("orders", [1], keys=b"k")
+    gc.disable()
+    try:
+        place.run(_adder)
+        database = rocksdict.Rdict(
+            str(tmp_path / "state" / "app" / "live" / "w0" / "spend" / "0"), rocksdict.Options(raw_mode=True)
+        )
+        database.close()
+    finally:
+        gc.enable()
+
+
+def test_headwater_says_who_holds_a_store_and_does_not_try_again_for_ever(tmp_path: Path) -> None:
+    """I7: a store that can't be had is an error that names its folder; nothing was committed."""
+    place = Place(tmp_path)
+    place.append("orders", [1], keys=b"k")
+    place.run(_adder)
+    folder = tmp_path / "state" / "app" / "live" / "w0"
+    held = open_store(str(folder), "spend", 0)
+    place.append("orders", [1], keys=b"k")
+    try:
+        with pytest.raises(StoreHeldError, match=str(folder / "spend" / "0")):
+            place.run(_adder)
+    finally:
+        held.close()
+    assert place.table("spend") == {b"k": 1}
+    place.run(_adder)
+    assert place.table("spend") == {b"k": 2}

@@ -1,12 +1,15 @@
 """F20: a record whose `group_by` key can't be computed is logged, skipped and committed: dropped."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faust.types import TP
 
+import headwater as hw
 from tests.faust.stock_broker import Broker, agent, deliver, serving, settle, stock_app
+from tests.unit.engine.runs import Place
 
 ORDERS = TP("orders", 0)
 
@@ -36,3 +39,25 @@ async def test_stock_faust_drops_a_record_whose_key_raises(tmp_path: Path) -> No
     assert repartitions[0].topic.endswith("orders-carrier-repartition")
     assert [r.key for r in broker.log[repartitions[0]]] == [b"UA", b"DL"]  # wrong: the second is nowhere
     assert broker.committed == {ORDERS: 3}  # right: 1, or 3 with the second in a dead-letter topic
+
+
+def test_headwater_keeps_a_record_whose_key_raises_as_a_dead_letter(tmp_path: Path) -> None:
+    """I20: two records reach their carriers, the third is a dead letter with the error, in the same commit."""
+    place = Place(tmp_path)
+    place.append("orders", [{"carrier": "UA"}, {"no": "carrier"}, {"carrier": "DL"}])
+    got: list[str] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders"))
+        async def grouper(stream: hw.Stream) -> None:
+            async for order in stream.group_by(lambda order: order["carrier"], name="carrier"):
+                got.append(order["carrier"])
+
+    place.run(declare)
+    assert got == ["UA", "DL"]
+    [(_, value, info)] = place.dead()
+    assert json.loads(value or b"") == {"no": "carrier"}
+    assert (info["topic"], info["offset"], info["agent"]) == ("orders", 1, "grouper.group_by")
+    assert (info["error"], info["attempts"]) == ("KeyRefusedError", 3)
+    sender = next(state for state in place.commits() if "grouper.group_by" in state.positions)
+    assert sender.positions["grouper.group_by"] == {"orders/0": 3}

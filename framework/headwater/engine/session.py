@@ -144,6 +144,8 @@ class Session:
         clock = SYSTEM_CLOCK
         next_beat_s = 0.0
         while True:
+            # Cleared before looking, so that what happens meanwhile is looked at in the next round and not slept over.
+            self._due.clear()
             now_s = clock.monotonic_s()
             if self._failure is not None:
                 raise self._failure
@@ -172,7 +174,6 @@ class Session:
             until_s = min(until_s, self._opened_s + self.epoch_s)
         if self.until_idle or self.plan.bounded:
             until_s = min(until_s, now_s + 0.05)
-        self._due.clear()
         try:
             await asyncio.wait_for(self._due.wait(), max(0.001, until_s - now_s))
         except TimeoutError:
