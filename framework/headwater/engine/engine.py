@@ -18,8 +18,8 @@ from mode import Service
 from headwater.archive import open_archive
 from headwater.core.batch import Append
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import GenerationError, HeadwaterError, TopologyError
-from headwater.core.names import internal_topic
+from headwater.core.errors import GenerationError, TopologyError
+from headwater.core.names import group_of, internal_topic
 from headwater.core.partitioner import partition_of
 from headwater.core.settings import Settings
 from headwater.core.times import parse_time
@@ -31,6 +31,7 @@ from headwater.engine.options import RunOptions
 from headwater.engine.plan import RunPlan
 from headwater.engine.positions import Positions
 from headwater.engine.probe import specs_of
+from headwater.engine.runner import Relearn
 from headwater.engine.session import Session
 from headwater.engine.slot import Slot
 from headwater.engine.topology import Topology, build_topology, check_same
@@ -64,10 +65,6 @@ class RecordMetadata:
 
     def __repr__(self) -> str:
         return f"RecordMetadata({self.topic}/{self.partition}@{self.offset})"
-
-
-class Relearn(HeadwaterError):
-    """An agent touched a table that its code didn't show: the topology is made anew with what was learnt."""
 
 
 class Engine(Service):
@@ -235,6 +232,8 @@ class Engine(Service):
                 await session.run()
             except Relearn:
                 return True
+            except asyncio.CancelledError:
+                raise
             except BaseException as error:
                 raise session.as_error(error) from error
             finally:
@@ -274,6 +273,7 @@ class Engine(Service):
             time_from=generation.time_from if generation.bounds else None,
             time_until=generation.time_until if generation.bounds else None,
             ensure=self.ensure_topic,
+            align_s=app.options.align_s,
         )
         positions = Positions(log, app.id, name)
         positions.create(topology.tasks)
@@ -306,8 +306,12 @@ class Engine(Service):
         if found is not None and found.state == DISCARDED and name != LIVE:
             raise GenerationError(f"generation {name!r} was discarded; replay again under another name")
         if found is not None and found.topology:
-            check_same(topology, found.topology, name)
-            return found
+            if found.topology != topology.describe() and not self._has_committed(name):
+                # Nothing was made under the other topology yet: it gives way.
+                found = replace(found, topology={})
+            else:
+                check_same(topology, found.topology, name)
+                return found
         names = [reader.name for sub in topology.subs for reader in sub.readers]
         topics = sorted(set(topology.source_topics) | set(topology.repartition_topics) | self._written())
         shadows = [internal_topic(self.app.id, name, "out", topic) for topic in sorted(self._written())]
@@ -323,6 +327,9 @@ class Engine(Service):
         generation = replace(found, **described)  # type: ignore[arg-type]
         control.put(generation)
         return generation
+
+    def _has_committed(self, generation: str) -> bool:
+        return bool(self.log_client.positions(group_of(self.app.id, generation)))
 
     def _code_fingerprint(self) -> str:
         """Return a digest of the agents' source text, for people to see that logic differs."""

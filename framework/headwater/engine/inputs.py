@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.batch import Batch, TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import LogCorruptError
 from headwater.core.header import MARK, ORIGIN, decode_origin
 from headwater.merge.channel import Channel, Piece
@@ -49,6 +50,7 @@ class Input:
         self.check_key = check_key
         self.skip_agents = skip_agents
         self.caught_up = False
+        self.caught_up_s = 0.0
         if senders is None:
             self.channels = [Channel(str(self.tp), 0, None, (topic, partition))]
         else:
@@ -85,7 +87,8 @@ class Input:
             return False
         batch = self.source.fetch(bytes_max=bytes_max)
         if batch.next == batch.base:
-            self.caught_up = True
+            if not self.caught_up:
+                self.caught_up, self.caught_up_s = True, SYSTEM_CLOCK.monotonic_s()
             return False
         self.caught_up = False
         if self.end is not None and batch.next > self.end:

@@ -40,6 +40,7 @@ class RunPlan:
     time_from: int | None = None
     time_until: int | None = None
     ensure: Callable[[str, str], int] | None = None
+    align_s: float = 0.0
     redrive: bool = True
     _numbers: dict[str, int] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)

@@ -67,6 +67,10 @@ class Positions:
     def create(self, tasks: int) -> None:
         """Make the topics where they are missing. Raises PartitionCountError for another number of tasks."""
         self.log.create_topic(self.epochs, 1)
+        info = self.log.topic(self.tasks)
+        if info is not None and info.partitions != tasks and not self.log.positions(self.group):
+            # Left by a topology that came to nothing; the topic holds no records, only the group's positions.
+            self.log.delete_topic(self.tasks)
         self.log.create_topic(self.tasks, tasks)
 
     def hint(self) -> int:

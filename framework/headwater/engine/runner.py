@@ -27,6 +27,13 @@ ATTEMPTS_EMPTY_MAX = 3
 """An agent that fails before taking a record is begun this often, then the worker stops."""
 
 
+class Relearn(BaseException):
+    """An agent touched a table that its code didn't show: the topology is made anew with what was learnt.
+
+    A signal, not an error: it derives from BaseException so that an agent's own `except Exception` lets it through.
+    """
+
+
 class AgentLike(Protocol):
     """What a runner needs of an agent."""
 
@@ -106,6 +113,8 @@ class Runner:
         attempts = empty = 0
         failing: int | None = None
         while (error := await self._settle()) is not None:
+            if isinstance(error, Relearn):
+                raise error
             failed, rest = self.feed.unfinished()
             if not failed:
                 empty += 1

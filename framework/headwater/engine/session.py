@@ -88,7 +88,7 @@ class Session:
         self._due = asyncio.Event()
         self._opened_s: float | None = None
         self._failure: BaseException | None = None
-        self._idle_since_s: float | None = None
+        self._flush_s: float | None = None
         self._cuts: tuple[Archive, str] | None = None
 
     # Life
@@ -172,6 +172,8 @@ class Session:
         until_s = next_beat_s
         if self._opened_s is not None:
             until_s = min(until_s, self._opened_s + self.epoch_s)
+        if self._flush_s is not None:
+            until_s = min(until_s, self._flush_s)
         if self.until_idle or self.plan.bounded:
             until_s = min(until_s, now_s + 0.05)
         try:
@@ -272,18 +274,22 @@ class Session:
                     continue
                 news = self._news
                 group = task.next_group()
+                if group is None and task.flush_due:
+                    await self._flush(task)
+                    continue
                 if group is None:
                     if task.has_progress() and self._opened_s is None:
                         self._open_epoch()
                     if self.until_idle or self.plan.bounded:
                         self._due.set()
-                    await news.wait()
+                    await self._wait_for(news, task)
                     continue
                 self._busy.add(task.number)
                 if self._opened_s is None:
                     self._open_epoch()
                 point("session.dispatch")
-                await task.step(group)
+                async with task.lock:
+                    await task.step(group)
                 self.records += len(group)
                 if self.at_least_once:
                     await self._send_now(task)
@@ -300,6 +306,30 @@ class Session:
             raise
         except BaseException as error:
             self._fail(error)
+
+    async def _flush(self, task: Task) -> bool:
+        """Have a task's agents hand out what they hold back, while its pump waits."""
+        async with task.lock:
+            self._busy.add(task.number)
+            try:
+                flushed = await task.flush_idle()
+            finally:
+                self._busy.discard(task.number)
+                self._rested.set()
+        if flushed and self._opened_s is None:
+            self._open_epoch()
+        return flushed
+
+    async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
+        """Wait for new records; where a task holds records for inputs that lag, no longer than they are waited for."""
+        align_s = self.plan.align_s if task.merge.waiting() else 0.0
+        if not align_s:
+            await news.wait()
+            return
+        try:
+            await asyncio.wait_for(news.wait(), align_s / 4)
+        except TimeoutError:
+            return
 
     def _open_epoch(self) -> None:
         self._opened_s = SYSTEM_CLOCK.monotonic_s()
@@ -325,25 +355,21 @@ class Session:
             if runner.feed.held and runner.feed.within_ms is not None
         ]
         if not waits:
-            self._idle_since_s = None
+            self._flush_s = None
             return
         now_s = SYSTEM_CLOCK.monotonic_s()
-        if self._idle_since_s is None:
-            self._idle_since_s = now_s
+        if self._flush_s is None:
+            self._flush_s = now_s + min(waits) / 1000
         ending = self.until_idle or self.plan.bounded
-        if not ending and now_s - self._idle_since_s < min(waits) / 1000:
+        if not ending and now_s < self._flush_s:
             return
-        if any(not i.caught_up and not i.ended for task in self.tasks.values() for i in task.inputs):
+        if self._cuts is not None or any(
+            not i.caught_up and not i.ended for task in self.tasks.values() for i in task.inputs
+        ):
             return
-        self._idle_since_s = None
+        self._flush_s = None
         for task in self.tasks.values():
-            self._busy.add(task.number)
-            try:
-                flushed = await task.flush_idle()
-            finally:
-                self._busy.discard(task.number)
-            if flushed and self._opened_s is None:
-                self._open_epoch()
+            await self._flush(task)
 
     # Epochs
 

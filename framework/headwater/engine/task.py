@@ -10,6 +10,7 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from headwater.table.part import TablePart
 
 TIME_MAX = (1 << 63) - 1
+
+IDLE = "idle:"
+"""Begins the names in a cut that takes no records: agents handed out what `take` held back."""
 
 GROUP_RECORDS_FIRST = 16
 """How long a task's first group is: nothing is known yet of how much its agents make of a record."""
@@ -88,6 +92,8 @@ class Task:
         self.end_sent = False
         self.end_recorded = False
         self.flushed: list[str] = []
+        self.flush_due = False
+        self.lock = asyncio.Lock()
         self.seen: dict[str, int] = {}
         self._topic_numbers: list[int] = []
         self._places: list[tuple[str, int]] = []
@@ -169,6 +175,9 @@ class Task:
                     if self._next_cut is None:
                         self.cuts = None
                         break
+                if any(name.startswith(IDLE) for name in self._next_cut):
+                    self.flush_due, self._next_cut = True, None
+                    return None
                 group = self.merge.cut_at(self._next_cut)
                 if group is not None:
                     self._next_cut = None
@@ -184,8 +193,16 @@ class Task:
         )
 
     def _is_awaited(self, channel: Channel) -> bool:
+        """Tell whether a channel must be seen before others' records go.
+
+        Live, one that has caught up with its log is not, once it has lagged for `align_s`: which records arrived first is
+        then decided by the wall clock, and written into the cuts.
+        """
         an_input = self.inputs[channel.input]
-        return self.plan.total_order or not an_input.caught_up
+        if self.plan.total_order or not an_input.caught_up:
+            return True
+        align_s = self.plan.align_s
+        return align_s > 0 and SYSTEM_CLOCK.monotonic_s() - an_input.caught_up_s < align_s
 
     # Dispatch
 
@@ -246,13 +263,18 @@ class Task:
         self.groups.append(group.cut)
 
     async def flush_idle(self) -> bool:
-        """Have agents hand out what `take` holds back where they set `within`; tell whether any did."""
-        flushed = False
+        """Have agents hand out what `take` holds back where they set `within`; tell whether any did.
+
+        Live, the wall clock decides when; the moment is written among the cuts, and so is the same in live order.
+        """
+        flushed, self.flush_due = False, False
         for runner in self.runners:
             if runner.feed.held and runner.feed.within_ms is not None:
                 await runner.run(None)
                 self.flushed.append(runner.agent.name)
                 flushed = True
+        if flushed:
+            self.groups.append({IDLE + name: 1 for name in self.flushed})
         return flushed
 
     def _take(self, group: Group) -> tuple[Work, list[DeadLetter]]:
