@@ -162,7 +162,7 @@ class Session:
                 await self._close_epoch(None)
             if not self._busy and not self._has_progress():
                 await self._flush_idle()
-                if await self._all_done(member):
+                if not self._has_progress() and await self._all_done(member):
                     return
             await self._sleep(next_beat_s)
 
