@@ -218,7 +218,7 @@ class Session:
             point("session.before_recovery")
             states = await asyncio.to_thread(self.positions.load, new)
             for number in new:
-                task = await asyncio.to_thread(self.assembly.make, number, states.get(number))
+                task = await self._make(member, number, states.get(number))
                 point("session.recovered")
                 if self._cuts is not None:
                     archive, parent = self._cuts
@@ -229,6 +229,19 @@ class Session:
             log_.info("tasks taken", extra={"tasks": new})
         fair = -(-self.plan.topology.tasks // max(1, assignment.members))
         return bool(assignment.revoking) or len(assignment.owned) > fair
+
+    async def _make(self, member: Membership, number: int, state: TaskState | None) -> Task:
+        """Put a task together, and keep the lease while its tables are recovered."""
+        making = asyncio.ensure_future(asyncio.to_thread(self.assembly.make, number, state))
+        while True:
+            done, _ = await asyncio.wait({making}, timeout=self.lease_s / 3)
+            if done:
+                return making.result()
+            try:
+                await asyncio.to_thread(member.heartbeat)
+            except FencedError:
+                self.assembly.close(await making)
+                raise
 
     def _close_tasks(self, numbers: Collection[int]) -> None:
         for number in list(numbers):
