@@ -5,6 +5,7 @@ off-by-one: the committed offset is compared as if it were the last one done.)
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,10 @@ async def test_stock_faust_never_commits_again_after_a_hole_behind_offset_zero(t
     assert broker.commits == [{ORDERS: 1}]  # right: 303 at the end
 
 
+def _is_at(place: Place, offset: int) -> bool:
+    return place.position(TopicPartition("orders", 0)) == offset
+
+
 async def test_headwater_commits_on_after_a_hole_behind_offset_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,13 +76,12 @@ async def test_headwater_commits_on_after_a_hole_behind_offset_zero(
             async for number in stream:
                 got.append(number)
 
-    orders = TopicPartition("orders", 0)
     async with at_work(place, place.app(declare), epoch_s=0.01) as engine:
-        await until(lambda: place.position(orders) == 1)
+        await until(partial(_is_at, place, 1))
         place.append("orders", [1, 2], keys=MARKER)
         for start in (3, 103, 203):
             place.append("orders", range(start, start + 100))
-            await until(lambda end=start + 100: place.position(orders) == end)
+            await until(partial(_is_at, place, start + 100))
             task = engine.session.tasks[0]
             assert task.merge.waiting() == 0
             assert len(task.groups) == 0

@@ -71,10 +71,10 @@ class Place:
         datas = [v if v is None or isinstance(v, bytes) else json.dumps(v).encode() for v in values]
         if self.log.topic(topic) is None:
             self.topic(topic, partitions)
-        chosen = keys if isinstance(keys, (list, tuple)) else [keys] * len(datas)
+        chosen = [keys] * len(datas) if keys is None or isinstance(keys, bytes) else list(keys)
         end = self.log.end_offset(topic, partition)
         stamps = [1_000 + end + at for at in range(len(datas))] if times is None else times
-        self.log.append([Append(topic, partition, list(stamps), list(chosen), datas)])
+        self.log.append([Append(topic, partition, list(stamps), chosen, datas)])
 
     def archive_all(self) -> None:
         archiver = Archiver(self.log, self.archive, lambda: list(self.log.topics()))

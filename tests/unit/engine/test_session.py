@@ -1,0 +1,178 @@
+"""A worker's life: long records and leases, hanging agents and stops, what runs outside epochs, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import pytest
+
+import headwater as hw
+from headwater.core.clock import SYSTEM_CLOCK
+from tests.unit.engine.runs import Place, at_work, until
+
+
+async def test_a_record_that_takes_longer_than_the_lease_does_not_cost_the_task(tmp_path: Path) -> None:
+    """I4: the worker keeps its lease while an epoch waits for a slow agent, also beside another worker."""
+    place = Place(tmp_path)
+    place.append("orders", [1, 2])
+    begun: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def slow(stream: hw.Stream) -> None:
+            async for number in stream:
+                begun.append(number)
+                await asyncio.sleep(1.0)
+
+    app, other = (place.app(declare, lease_s=0.3, epoch_s=0.01) for _ in range(2))
+    async with at_work(place, app), at_work(place, other):
+        await until(lambda: bool(place.states()))
+    assert begun == [1, 2]
+
+
+async def test_a_worker_with_a_hanging_agent_stops_and_commits_nothing_of_its_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I26: a stop ends the wait of an epoch that is already closing."""
+    monkeypatch.setattr("headwater.engine.session.HANG_S", 0.1)
+    place = Place(tmp_path)
+    place.append("orders", [1, 2])
+    hanging = asyncio.Event()
+
+    def declare(app: hw.App) -> None:
+        out = app.topic("out")
+
+        @app.agent(app.topic("orders", value_type=int))
+        async def hang(stream: hw.Stream) -> None:
+            async for number in stream:
+                await out.send(value=number)
+                if number == 2:
+                    hanging.set()
+                    await asyncio.Event().wait()
+
+    app = place.app(declare, epoch_s=0.01)
+    async with at_work(place, app):
+        await asyncio.wait_for(hanging.wait(), 10)
+        await asyncio.sleep(0.05)
+        began_s = SYSTEM_CLOCK.monotonic_s()
+    assert SYSTEM_CLOCK.monotonic_s() - began_s < 2.5
+    assert app.engine.error is None
+    assert place.states() == {}
+    assert place.log.topic("out") is None or len(place.batch("out")) == 0
+
+
+async def test_a_stop_commits_what_is_done_so_that_nothing_is_done_again(tmp_path: Path) -> None:
+    """I26: a graceful stop leaves nothing to reprocess."""
+    place = Place(tmp_path)
+    got: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def keep(stream: hw.Stream) -> None:
+            async for number in stream:
+                got.append(number)
+
+    for run in range(2):
+        place.append("orders", [2 * run, 2 * run + 1])
+        async with at_work(place, place.app(declare, epoch_s=3_600)):
+            await until(lambda wanted=2 * run + 2: len(got) == wanted)  # type: ignore[misc]
+    assert got == [0, 1, 2, 3]
+
+
+async def test_timers_tasks_and_crontabs_run_beside_epochs_and_may_send_but_not_write_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside agents a table is read-only, and the error has the line that wrote; a send is appended at once."""
+    # A crontab sleeps to the next full minute; here minutes are short.
+    monkeypatch.setattr("faust.app.base.cron.secs_for_next", lambda *_: 0.02)
+    place = Place(tmp_path)
+    place.append("orders", [7], keys=b"k")
+    place.topic("notes")
+    errors: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    seen: dict[str, object] = {}
+
+    def declare(app: hw.App) -> None:
+        spend = app.Table("spend", default=int)
+        notes = app.topic("notes")
+
+        @app.agent(app.topic("orders", key_type=str, value_type=int))
+        async def add(stream: hw.Stream) -> None:
+            async for key, amount in stream.items():
+                spend[key] += amount
+
+        async def outside(name: str) -> None:
+            if name in errors:
+                return
+            seen[name] = spend.get("k")
+            if seen[name] is None and name != "task":
+                return
+            sent = await notes.send(value=name)
+            metadata = await sent
+            seen[f"{name} sent"] = metadata.offset
+            try:
+                lines[name] = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
+                spend["k"] = 0
+            except hw.ReadOnlyTableError as error:
+                errors[name] = str(error)
+
+        @app.task
+        async def at_start() -> None:
+            await outside("task")
+
+        @app.timer(0.02)
+        async def often() -> None:
+            await outside("timer")
+
+        @app.crontab("* * * * *")
+        async def by_the_clock() -> None:
+            await outside("crontab")
+
+    app = place.app(declare, epoch_s=0.01)
+    async with at_work(place, app):
+        await until(lambda: {"task", "timer", "crontab"} <= set(errors))
+        await until(lambda: bool(place.states()))
+    assert seen["timer"] == seen["crontab"] == 7
+    assert sorted(place.values("notes")) == ["crontab", "task", "timer"]
+    assert {seen["task sent"], seen["timer sent"], seen["crontab sent"]} == {0, 1, 2}
+    for name, error in errors.items():
+        assert f"test_session.py:{lines[name]}" in error
+        assert "'spend'" in error
+    assert set(errors) == {"task", "timer", "crontab"}
+    assert place.table("spend") == {b"k": 7}
+
+
+async def test_an_agent_slower_than_its_producer_holds_a_bounded_part_of_what_is_there(
+    tmp_path: Path,
+) -> None:
+    """I25: 64 MiB are waiting; with a buffer of 4 MiB never more than that is in the worker's hands."""
+    place = Place(tmp_path, f"file://{tmp_path / 'log'}")
+    for _ in range(16):
+        place.append("orders", [bytes(1 << 16)] * 64)
+    most = 0
+    done = 0
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_serializer="raw"))
+        async def slow(stream: hw.Stream) -> None:
+            nonlocal done
+            async for _ in stream:
+                done += 1
+                await asyncio.sleep(0)
+
+    app = place.app(declare, buffer_bytes=4 << 20, epoch_s=0.05)
+    async with at_work(place, app) as engine:
+
+        def look() -> bool:
+            nonlocal most
+            tasks = [] if engine.session is None else list(engine.session.tasks.values())
+            for task in tasks:
+                held = sum(len(v or b"") for c in task.merge.channels for p in c.waiting() for v in p.values)
+                works = [w for r in task.runners for w in (r.feed.current, *r.feed.pending) if w is not None]
+                most = max(most, held + sum(len(v or b"") for w in works for v in w.raw_values))
+            return done == 1024
+
+        await until(look, within_s=20)
+    assert 0 < most <= 4 << 20
