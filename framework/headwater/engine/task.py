@@ -11,37 +11,30 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 from __future__ import annotations
 
 import asyncio
-import json
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from headwater.core.batch import Append, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import KeyRefusedError, ValueRefusedError
-from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
-from headwater.core.partitioner import partition_of
+from headwater.engine import outbox
+from headwater.engine.held import Held
 from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter
 from headwater.merge.channel import NEVER, Channel
 from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
-from headwater.table.changelog import encode_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from headwater.core.batch import Append
     from headwater.engine.inputs import Input
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import Runner
     from headwater.engine.topology import SubTopology
     from headwater.merge.channel import Piece
     from headwater.table.part import TablePart
-
-TIME_MAX = (1 << 63) - 1
 
 IDLE = "idle:"
 """Begins the names in a cut that takes no records: agents handed out what `take` held back."""
@@ -310,7 +303,7 @@ class Task:
             channel = single.channels if isinstance(single.channels, int) else single.channels[0]
             if single.places[0] >= seen.get(channel, 0) and self.plan.is_ours(single.headers_at(0)):
                 letters.append(DeadLetter(single, DECODE, error, 1))
-        return _pick(work, [at for at in range(count) if at not in refused]), letters
+        return work.pick([at for at in range(count) if at not in refused]), letters
 
     def _causes(self, piece: Piece, group: Group) -> None:
         rows, count = self.rows, len(piece)
@@ -400,7 +393,7 @@ class Task:
             self.merge.channels[at].position >= place for at, place in resume.items()
         ):
             del self.resume[reader]
-        return work if len(keep) == len(work) else _pick(work, keep)
+        return work if len(keep) == len(work) else work.pick(keep)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Stage a dead letter; it is told by its original record, not by a repartition topic's."""
@@ -444,13 +437,18 @@ class Task:
         emitted = dict(self.emitted)
         appends += self._sends(emitted)
         for name, part in self.parts.items():
-            appends += self._changelog(name, part)
-        appends += self._dead_letters()
+            topic = self.plan.changelog_topic(name)
+            appends += outbox.changelog(part, self.rows, topic, self.partition, self.history[name])
+        appends += outbox.dead_letters(self.dead, self.plan.dead_topic)
         ending = self._finished()
-        appends += self._marks(ending)
+        if self.sends_to and (self.groups or (ending and not self.end_sent)):
+            topics = dict.fromkeys(self.sends_to.values())
+            appends += outbox.marks(topics, self.plan, self.partition, self.task_time, ending=ending)
+        held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})
         state = TaskState(
-            self.number, self.sub.number, self.partition, self.epoch + 1, self._positions(), self._reads(), self.groups,
-            None if self.task_time == NEVER else self.task_time, self._clocks(), {}, emitted, self._state_marks(ending),
+            self.number, self.sub.number, self.partition, self.epoch + 1,
+            held.positions(self.reads, self.resume), held.reads(), self.groups,
+            None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
             self._seen(),
         )  # fmt: skip
         return appends, state
@@ -497,165 +495,12 @@ class Task:
         return appends
 
     def _sends(self, emitted: dict[str, int]) -> list[Append]:
-        """Return staged sends as appends, in row order, then order of declaration."""
-        senders = [runner for runner in self.runners if runner.frame.sends]
-        if not senders:
-            return []
-        staged = [(send, runner.agent.name) for runner in senders for send in runner.frame.sends]
-        if len(senders) > 1:
-            staged.sort(key=lambda entry: entry[0].row)
-        rows = self.rows
-        columns: dict[TopicPartition, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
-        emit, last = 0, (-1, "")
-        for send, agent in staged:
-            emit = emit + 1 if last == (send.row, agent) else 0
-            last = (send.row, agent)
-            row = send.row
-            repartition = self.sends_to.get(agent) == send.topic
-            topic = send.topic if repartition else self.plan.output_topic(send.topic)
-            count = self.plan.partitions_of(topic, send.topic)
-            partition = send.partition
-            if partition is None:
-                partition = self.partition % count if send.key is None else partition_of(send.key, count)
-            tp = TopicPartition(topic, partition)
-            timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
-            cause = rows.cause(row)[:3]
-            number = self.plan.number_of(agent)
-            if repartition:
-                sequence = emitted.get(str(tp), 0)
-                emitted[str(tp)] = sequence + 1
-                ahead = rows.task_times[row] - timestamp
-                origin = Origin(number, *cause, emit, sequence, ahead)
-                header = encode_origin(origin)
-            else:
-                header = encode_varints(number, *cause, emit)
-            column = columns.get(tp)
-            if column is None:
-                column = columns[tp] = ([], [], [], [])
-            column[0].append(timestamp)
-            column[1].append(send.key)
-            column[2].append(send.value)
-            column[3].append((*send.headers, (ORIGIN, header)))
-        return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
-
-    def _changelog(self, name: str, part: TablePart) -> list[Append]:
-        if not part.changes:
-            return []
-        rows = self.rows
-        history = self.history[name]
-        keys, values, at = part.collect(last=history is None)
-        numbers = pa.array(at, pa.int32())
-        times = rows.task_times.arrow(pa.int64()).take(numbers)
-        offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
-        if rows.single is not None:
-            causes: Any = (*rows.single, offsets, 0)
-        else:
-            causes = (
-                rows.cause_topics.arrow(pa.int32()).take(numbers),
-                rows.cause_partitions.arrow(pa.int32()).take(numbers),
-                offsets,
-                rows.cause_emits.arrow(pa.int32()).take(numbers),
-            )
-        blobs = encode_changes(keys, values, times, causes, history=history or "exact")
-        stamp = max(0, pc.max(times).as_py())
-        return [
-            Append(
-                self.plan.changelog_topic(name),
-                self.partition,
-                [stamp] * len(blobs),
-                [None] * len(blobs),
-                blobs,
-            )
-        ]
-
-    def _dead_letters(self) -> list[Append]:
-        if not self.dead:
-            return []
-        self.dead.sort(key=lambda entry: entry[0].row)
-        works = [letter.work for letter, _ in self.dead]
-        return [
-            Append(
-                self.plan.dead_topic,
-                0,
-                [work.timestamps[0] for work in works],
-                [work.keys[0] for work in works],
-                [work.raw_values[0] for work in works],
-                [
-                    (
-                        *work.headers_at(0),
-                        (
-                            DEAD,
-                            json.dumps(info, ensure_ascii=False, separators=(",", ":")).encode(
-                                "utf-8", "backslashreplace"
-                            ),
-                        ),
-                    )
-                    for work, (_, info) in zip(works, self.dead, strict=True)
-                ],
-            )
-        ]
-
-    def _marks(self, ending: bool) -> list[Append]:
-        """Return marks for the channels of repartition topics: how far this task is, and its end."""
-        if not self.sends_to or not (self.groups or (ending and not self.end_sent)):
-            return []
-        mark: dict[str, Any] = {"sender": self.partition, "time": self.task_time}
-        if ending:
-            mark["end"] = True
-        header = ((MARK, json.dumps(mark, separators=(",", ":")).encode()),)
-        stamp = min(max(0, self.task_time), TIME_MAX)
-        return [
-            Append(topic, partition, [stamp], [None], [None], [header])
-            for topic in dict.fromkeys(self.sends_to.values())
-            for partition in range(self.plan.partitions_of(topic, topic))
-        ]
-
-    def _positions(self) -> dict[str, dict[str, int]]:
-        """Return the next place of each reader in each channel: what it holds back isn't done."""
-        channels = self.merge.channels
-        positions: dict[str, dict[str, int]] = {DECODE: {c.name: c.position for c in channels}}
-        for runner in self.runners:
-            name = runner.agent.name
-            mine = {
-                at: channel.position
-                for at, channel in enumerate(channels)
-                if channel.input in self.reads[name]
-            }
-            for at, place in self.resume.get(name, {}).items():
-                mine[at] = max(mine.get(at, 0), place)
-            for work in runner.feed.held:
-                for i, place in enumerate(work.places):
-                    at = work.channels if isinstance(work.channels, int) else work.channels[i]
-                    mine[at] = min(mine[at], place)
-            positions[name] = {channels[at].name: place for at, place in mine.items()}
-        for at, place in self.resume.get(DECODE, {}).items():
-            name = channels[at].name
-            positions[DECODE][name] = max(positions[DECODE][name], place)
-        return positions
+        staged = [(r.agent.name, r.frame.sends) for r in self.runners if r.frame.sends]
+        return outbox.sends(staged, self.rows, self.plan, self.partition, self.sends_to, emitted)
 
     def _seen(self) -> dict[str, int]:
         """Return how far each input has been dispatched, whatever agents hold back."""
         return {str(i.tp): i.read_position() for i in self.inputs}
-
-    def _reads(self) -> dict[str, int]:
-        reads = {str(i.tp): i.read_position() for i in self.inputs}
-        for runner in self.runners:
-            for work in runner.feed.held:
-                for at, offset in enumerate(work.offsets):
-                    name = str(self.inputs[work.input_at(at)].tp)
-                    reads[name] = min(reads[name], offset)
-        return reads
-
-    def _clocks(self) -> dict[str, int]:
-        """Return each channel's clock at the place it will be read from, so that effective times come out the same."""
-        clocks = {c.name: c.clock_at_position() for c in self.merge.channels}
-        for runner in self.runners:
-            for work in runner.feed.held:
-                for at, time in enumerate(work.times):
-                    channel = work.channels if isinstance(work.channels, int) else work.channels[at]
-                    name = self.merge.channels[channel].name
-                    clocks[name] = min(clocks[name], time)
-        return {name: clock for name, clock in clocks.items() if clock != NEVER}
 
     def _state_marks(self, ending: bool) -> dict[str, Any]:
         marks: dict[str, Any] = {}
@@ -674,18 +519,3 @@ def _weight(sample: Sequence[bytes | None], count: int) -> int:
     if not sample:
         return 0
     return count * (64 + sum(map(len, filter(None, sample))) // len(sample))
-
-
-def _pick(work: Work, keep: Sequence[int]) -> Work:
-    """Return the entries at the given indexes."""
-
-    def column(values: Sequence[Any]) -> list[Any]:
-        return [values[at] for at in keep]
-
-    return Work(
-        column(work.rows), column(work.values), column(work.keys), column(work.raw_values), column(work.timestamps),
-        column(work.offsets), None if work.headers is None else column(work.headers),
-        work.inputs if isinstance(work.inputs, int) else column(work.inputs), work.topics,
-        work.channels if isinstance(work.channels, int) else column(work.channels), column(work.places),
-        column(work.times),
-    )  # fmt: skip

@@ -135,6 +135,10 @@ class Work:
         """Return the number of the input that an entry came from."""
         return self.inputs if isinstance(self.inputs, int) else self.inputs[index]
 
+    def channel_at(self, index: int) -> int:
+        """Return the number of the channel that an entry came from."""
+        return self.channels if isinstance(self.channels, int) else self.channels[index]
+
     def headers_at(self, index: int) -> Headers:
         """Return an entry's headers."""
         return () if self.headers is None else self.headers[index] or ()
@@ -148,6 +152,21 @@ class Work:
             self.inputs if isinstance(self.inputs, int) else self.inputs[part], self.topics,
             self.channels if isinstance(self.channels, int) else self.channels[part],
             None if self.places is self.offsets else self.places[part], self.times[part],
+        )  # fmt: skip
+
+    def pick(self, keep: Sequence[int]) -> Work:
+        """Return the entries at the given indexes as a Work of their own."""
+
+        def column(values: Sequence[Any]) -> list[Any]:
+            return [values[at] for at in keep]
+
+        return Work(
+            column(self.rows), column(self.values), column(self.keys), column(self.raw_values),
+            column(self.timestamps), column(self.offsets),
+            None if self.headers is None else column(self.headers),
+            self.inputs if isinstance(self.inputs, int) else column(self.inputs), self.topics,
+            self.channels if isinstance(self.channels, int) else column(self.channels), column(self.places),
+            column(self.times),
         )  # fmt: skip
 
 

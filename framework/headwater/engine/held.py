@@ -1,0 +1,71 @@
+"""Where a task's agents stand when an epoch is collected: positions, read offsets and clocks, with what `take` holds back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headwater.engine.plan import DECODE
+from headwater.merge.channel import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headwater.engine.inputs import Input
+    from headwater.merge.channel import Channel
+    from headwater.stream.frame import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Inputs and channels as they stand, and by agent the work that is dispatched but not finished.
+
+    Invariant: nothing at or after a position is reflected in what the epoch commits, everything before it is (I2, I3).
+    """
+
+    inputs: Sequence[Input]
+    channels: Sequence[Channel]
+    works: Mapping[str, Sequence[Work]]
+
+    def positions(
+        self, reads: Mapping[str, set[int]], resume: Mapping[str, Mapping[int, int]]
+    ) -> dict[str, dict[str, int]]:
+        """Return the next place of each reader in each channel of the inputs it reads.
+
+        `resume` has, by reader, the places that it had finished before the task was taken up.
+        """
+        places = {DECODE: {at: channel.position for at, channel in enumerate(self.channels)}}
+        for reader, wanted in reads.items():
+            places[reader] = {at: c.position for at, c in enumerate(self.channels) if c.input in wanted}
+        for reader, mine in places.items():
+            for at, place in resume.get(reader, {}).items():
+                mine[at] = max(mine.get(at, 0), place)
+            for work in self.works.get(reader, ()):
+                for index, place in enumerate(work.places):
+                    at = work.channel_at(index)
+                    mine[at] = min(mine[at], place)
+        return {
+            reader: {self.channels[at].name: place for at, place in mine.items()}
+            for reader, mine in places.items()
+        }
+
+    def reads(self) -> dict[str, int]:
+        """Return by "topic/partition" the offset to read from, so that all that isn't finished is seen again."""
+        reads = {str(i.tp): i.read_position() for i in self.inputs}
+        for work in self._all():
+            for index, offset in enumerate(work.offsets):
+                name = str(self.inputs[work.input_at(index)].tp)
+                reads[name] = min(reads[name], offset)
+        return reads
+
+    def clocks(self) -> dict[str, int]:
+        """Return each channel's clock at the place it will be read from, so that effective times come out the same."""
+        clocks = {c.name: c.clock_at_position() for c in self.channels}
+        for work in self._all():
+            for index, time in enumerate(work.times):
+                name = self.channels[work.channel_at(index)].name
+                clocks[name] = min(clocks[name], time)
+        return {name: clock for name, clock in clocks.items() if clock != NEVER}
+
+    def _all(self) -> list[Work]:
+        return [work for works in self.works.values() for work in works]

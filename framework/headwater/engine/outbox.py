@@ -1,0 +1,137 @@
+"""What a task's open epoch sends to the log, as appends: outputs, changelog blobs, dead letters, marks. Sends nothing itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headwater.core.batch import Append, TopicPartition
+from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
+from headwater.core.partitioner import partition_of
+from headwater.table.changelog import encode_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from headwater.engine.plan import RunPlan
+    from headwater.engine.runner import DeadLetter
+    from headwater.stream.frame import Rows, Send
+    from headwater.table.changelog import History
+    from headwater.table.part import TablePart
+
+TIME_MAX = (1 << 63) - 1
+
+
+def sends(
+    staged_by: Sequence[tuple[str, Sequence[Send]]],
+    rows: Rows,
+    plan: RunPlan,
+    partition: int,
+    sends_to: Mapping[str, str],
+    emitted: dict[str, int],
+) -> list[Append]:
+    """Return what agents have sent, in row order, then order of declaration.
+
+    `staged_by` has each agent's sends, `sends_to` the repartition topic of each sending half of a group_by, `emitted` the
+    next emit sequence by "topic/partition", which is moved on.
+    """
+    staged = [(send, agent) for agent, mine in staged_by for send in mine]
+    if len(staged_by) > 1:
+        staged.sort(key=lambda entry: entry[0].row)
+    columns: dict[TopicPartition, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
+    emit, last = 0, (-1, "")
+    for send, agent in staged:
+        emit = emit + 1 if last == (send.row, agent) else 0
+        last = (send.row, agent)
+        row = send.row
+        repartition = sends_to.get(agent) == send.topic
+        topic = send.topic if repartition else plan.output_topic(send.topic)
+        count = plan.partitions_of(topic, send.topic)
+        target = send.partition
+        if target is None:
+            target = partition % count if send.key is None else partition_of(send.key, count)
+        tp = TopicPartition(topic, target)
+        timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
+        cause = rows.cause(row)[:3]
+        number = plan.number_of(agent)
+        if repartition:
+            sequence = emitted.get(str(tp), 0)
+            emitted[str(tp)] = sequence + 1
+            ahead = rows.task_times[row] - timestamp
+            origin = Origin(number, *cause, emit, sequence, ahead)
+            header = encode_origin(origin)
+        else:
+            header = encode_varints(number, *cause, emit)
+        column = columns.get(tp)
+        if column is None:
+            column = columns[tp] = ([], [], [], [])
+        column[0].append(timestamp)
+        column[1].append(send.key)
+        column[2].append(send.value)
+        column[3].append((*send.headers, (ORIGIN, header)))
+    return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
+
+
+def changelog(part: TablePart, rows: Rows, topic: str, partition: int, history: History) -> list[Append]:
+    """Return a part's changes as blobs, thinned as the table's `history` says."""
+    if not part.changes:
+        return []
+    keys, values, at = part.collect(last=history is None)
+    numbers = pa.array(at, pa.int32())
+    times = rows.task_times.arrow(pa.int64()).take(numbers)
+    offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
+    if rows.single is not None:
+        causes: Any = (*rows.single, offsets, 0)
+    else:
+        causes = (
+            rows.cause_topics.arrow(pa.int32()).take(numbers),
+            rows.cause_partitions.arrow(pa.int32()).take(numbers),
+            offsets,
+            rows.cause_emits.arrow(pa.int32()).take(numbers),
+        )
+    blobs = encode_changes(keys, values, times, causes, history=history or "exact")
+    stamp = max(0, pc.max(times).as_py())
+    return [Append(topic, partition, [stamp] * len(blobs), [None] * len(blobs), blobs)]
+
+
+def dead_letters(dead: list[tuple[DeadLetter, dict[str, Any]]], topic: str) -> list[Append]:
+    """Return dead letters in row order: the records as they were, and what is known of the failure as a header."""
+    if not dead:
+        return []
+    dead.sort(key=lambda entry: entry[0].row)
+    works = [letter.work for letter, _ in dead]
+    headers = [(*letter.work.headers_at(0), (DEAD, _compact(info))) for letter, info in dead]
+    return [
+        Append(
+            topic,
+            0,
+            [work.timestamps[0] for work in works],
+            [work.keys[0] for work in works],
+            [work.raw_values[0] for work in works],
+            headers,
+        )
+    ]
+
+
+def marks(
+    topics: Iterable[str], plan: RunPlan, partition: int, task_time: int, *, ending: bool
+) -> list[Append]:
+    """Return marks for all channels of repartition topics: how far this task is, and its end."""
+    mark: dict[str, Any] = {"sender": partition, "time": task_time}
+    if ending:
+        mark["end"] = True
+    header = ((MARK, _compact(mark)),)
+    stamp = min(max(0, task_time), TIME_MAX)
+    return [
+        Append(topic, number, [stamp], [None], [None], [header])
+        for topic in topics
+        for number in range(plan.partitions_of(topic, topic))
+    ]
+
+
+def _compact(value: Any) -> bytes:
+    # An error's message may hold lone surrogates, which UTF-8 has no bytes for.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
