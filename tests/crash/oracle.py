@@ -29,7 +29,9 @@ class Given:
 class Expected:
     """What must be there: outputs by topic and key in order, rows by table, dead letters as a multiset."""
 
-    outputs: dict[str, dict[bytes, list[Any]]] = field(default_factory=lambda: {"receipts": {}, "bundles": {}})
+    outputs: dict[str, dict[bytes, list[Any]]] = field(
+        default_factory=lambda: {"receipts": {}, "bundles": {}}
+    )
     tables: dict[str, dict[str, Any]] = field(default_factory=lambda: {"spent": {}, "sold": {}})
     dead: Counter[tuple[str, int, int, str, bytes, bytes]] = field(default_factory=Counter)
 

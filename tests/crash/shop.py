@@ -12,7 +12,9 @@ from typing import Any
 import headwater as hw
 
 # A small buffer makes small groups, so that a run has many epochs.
-app = hw.App("shop", lease_s=float(os.environ.get("SHOP_LEASE_S", "2")), retries=1, partitions=2, buffer_bytes=1 << 16)
+app = hw.App(
+    "shop", lease_s=float(os.environ.get("SHOP_LEASE_S", "2")), retries=1, partitions=2, buffer_bytes=1 << 16
+)
 
 SLOW_S = float(os.environ.get("SHOP_SLOW_S", "0"))
 HANG_AT = int(os.environ.get("SHOP_HANG_AT", "-1"))

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ log_ = logging.getLogger(__name__)
 STOP_S = 9.0
 """A worker that was told to stop is gone within 10 s, whatever its agents do."""
 
+LAST_RESORT_S = 9.5
+"""An agent that blocks the event loop (a long `time.sleep`, a loop without await) keeps it from seeing any deadline."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def run_worker(app: App, module: str, options: RunOptions, *, settings: Settings) -> int:
     """Run a worker until it ends, and return its exit code: 0, or 1 where a process of several failed.
@@ -36,14 +42,34 @@ def run_worker(app: App, module: str, options: RunOptions, *, settings: Settings
     if options.processes > 1:
         return _run_processes(module, options, settings)
     app.run = replace(options, settings=settings)
-    return asyncio.run(_run(app))
+    last_resort = threading.Timer(LAST_RESORT_S, _end_at_once)
+    last_resort.daemon = True
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        return asyncio.run(_run(app, last_resort))
+    finally:
+        last_resort.cancel()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-async def _run(app: App) -> int:
+async def _run(app: App, last_resort: threading.Timer) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    is_told = False
+
+    def told_to_stop(number: int, frame: Any) -> None:
+        # A plain handler, not the loop's: it runs also while an agent blocks the loop.
+        nonlocal is_told
+        del number, frame
+        if not is_told:
+            is_told = True
+            last_resort.start()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, told_to_stop)
     app.finalize()
     engine: Any = app.engine
     # What is there at start lives as long as the process: the collector needn't look at it again (it cost a peer 17 %).
@@ -63,13 +89,20 @@ async def _run(app: App) -> int:
     finally:
         for task in (ended, told):
             task.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
     if engine.error is not None:
         if isinstance(engine.error, HeadwaterError):
             raise engine.error
         raise HeadwaterError(f"the worker failed: {engine.error!r}") from engine.error
     return 0
+
+
+def _end_at_once() -> None:
+    """End the process as a kill would, but well: the log has the last epoch that was committed, and nothing of this one."""
+    log_.warning(
+        "an agent has blocked the process for %s s since it was told to stop; its open epoch is aborted, the process ends",
+        LAST_RESORT_S,
+    )
+    os._exit(0)
 
 
 def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
@@ -86,17 +119,25 @@ def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
         command += ["--generation", options.generation]
     if options.allow_gaps:
         command.append("--allow-gaps")
-    workers = [subprocess.Popen(command) for _ in range(options.processes)]
+    workers: list[subprocess.Popen[bytes]] = []
+    told = 0
 
     def forward(number: int, frame: Any) -> None:
+        nonlocal told
+        told = number
         del frame
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Before the first process is there: none may be left behind by a signal that comes meanwhile.
+    previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     failed = 0
     try:
+        while len(workers) < options.processes and not told:
+            workers.append(subprocess.Popen(command))
+        if told:
+            forward(told, None)  # also to one that was being made when the signal came
         while any(worker.poll() is None for worker in workers):
             try:
                 done = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
@@ -105,7 +146,8 @@ def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
             for worker in workers:
                 if done is not None and worker.pid == done.si_pid:
                     worker.wait()
-                    if worker.returncode != 0 and not failed:
+                    # One that was told to stop before it had begun to listen ends by the signal, which is well.
+                    if worker.returncode not in (0, -told) and not failed:
                         failed = worker.returncode
                         forward(signal.SIGTERM, None)
     finally:

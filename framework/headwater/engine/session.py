@@ -133,7 +133,7 @@ class Session:
         except BaseException:
             await self._abandon()
             raise
-        await self._stop_pumps()
+        await self._stop_pumps(list(self._pumps))
         self._close_tasks(list(self.tasks))
         await asyncio.to_thread(member.leave)
         self._member = None
@@ -207,8 +207,7 @@ class Session:
             )
         if assignment.revoking:
             await self._close_epoch(HANG_S)
-            for number in assignment.revoking:
-                await self._stop_pump(number)
+            await self._stop_pumps(assignment.revoking)
             self._close_tasks(assignment.revoking)
             point("session.revoking")
             await asyncio.to_thread(member.release, assignment.revoking)
@@ -251,7 +250,7 @@ class Session:
 
     async def _abandon(self) -> None:
         """Drop all tasks with everything that was not committed."""
-        await self._stop_pumps()
+        await self._stop_pumps(list(self._pumps))
         self._close_tasks(list(self.tasks))
         self._busy.clear()
         self._opened_s = None
@@ -262,8 +261,12 @@ class Session:
             member, self._member = self._member, None
             await asyncio.to_thread(member.leave)
 
-    async def _stop_pumps(self) -> None:
-        for number in list(self._pumps):
+    async def _stop_pumps(self, numbers: Collection[int]) -> None:
+        # All are told before one is waited for: another would take a group meanwhile, only for it to be dropped (I26).
+        for number in numbers:
+            if number in self._pumps:
+                self._pumps[number].cancel()
+        for number in list(numbers):
             await self._stop_pump(number)
 
     async def _stop_pump(self, number: int) -> None:
