@@ -93,7 +93,7 @@ def test_live_and_replay_in_both_orders_are_sqls_whatever_the_batches(
     world.trim("departures")
 
     world.replay("by_time")
-    monkeypatch.setitem(Merge.__init__.__kwdefaults__, "records_max", 331)
+    monkeypatch.setattr(Merge.__init__, "__kwdefaults__", {"records_max": 331})
     world.replay("by_live", order="live")
     for generation in ("by_time", "by_live"):
         assert {table: sha256(world.dump(table, generation)) for table in TRUTHS} == live, generation

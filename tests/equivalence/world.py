@@ -132,6 +132,13 @@ class World:
         self, name: str, *, order: str = "time", time_from: int = EARLIEST, until: int | None = None
     ) -> None:
         """Replay as generation `name`, to the end."""
+        self.prepare(name, order=order, time_from=time_from, until=until)
+        self.resume(name)
+
+    def prepare(
+        self, name: str, *, order: str = "time", time_from: int = EARLIEST, until: int | None = None
+    ) -> None:
+        """Begin a replay: its bounds are fixed, nothing has run."""
         log = self.open_log()
         archive = self.open_archive(log)
         prepare_replay(
@@ -139,7 +146,6 @@ class World:
         )
         archive.close()
         log.close()
-        self.resume(name)
 
     def resume(self, name: str, **options: Any) -> None:
         """Run a prepared generation to its end."""
