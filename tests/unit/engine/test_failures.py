@@ -283,7 +283,7 @@ def test_a_failure_in_lock_step_leaves_the_other_agents_part_of_the_record(tmp_p
 
         @app.agent(orders)
         async def first(stream: hw.Stream) -> None:
-            async for number in stream:
+            async for _ in stream:
                 steps.append(("first", total["k"]))
                 total["k"] += 1
 
