@@ -126,6 +126,18 @@ def write_times(folder: Path, count: int, pause_s: float) -> None:
     log.close()
 
 
+def tell_commits(folder: Path, count: int, pause_s: float, told: Path) -> None:
+    """Commit records, and tell when each commit was done."""
+    log = EmbeddedLog(folder)
+    done: list[str] = []
+    for _ in range(count):
+        time.sleep(pause_s)
+        log.append([Append("a", 0, [0], [None], [b""])])
+        done.append(str(time.monotonic_ns()))
+    told.write_text("\n".join(done))
+    log.close()
+
+
 def stop_at(folder: Path, where: str, lease_s: float, told: Path) -> None:
     """Join a group, commit once, and in the next commit stop at a named point; tell what comes of it after that."""
     log = EmbeddedLog(folder)

@@ -371,8 +371,13 @@ class Engine(Service):
         """Have the session end when the pointer moves to another generation, unless told which one to run."""
         if options.generation is not None:
             return
+        seen: int | None = None
         while True:
             await asyncio.sleep(0.5)
+            version = self.log_client.version()
+            if version == seen:
+                continue
+            seen = version
             pointer = await asyncio.to_thread(control.pointer)
             if pointer != session.plan.generation:
                 log_.info("another generation is promoted; switching", extra={"generation": pointer})

@@ -21,6 +21,7 @@ from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.crash import point
 from headwater.core.errors import FencedError, HeadwaterError, RecordFailedError
 from headwater.engine.cuts import recorded_cuts
+from headwater.engine.news import listen
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
 from headwater.source.bounds import start_of
@@ -39,9 +40,6 @@ log_ = logging.getLogger(__name__)
 
 STAGED_BYTES_MAX = 16 << 20
 CHANGES_MAX = 100_000
-POLL_S = 0.01
-"""How often an idle worker looks for new records; a look costs about 5 µs."""
-
 HANG_S = 5.0
 """How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
 
@@ -183,14 +181,14 @@ class Session:
 
     async def _watch(self) -> None:
         """Tell pumps when the log has something new."""
-        version = -1
-        while True:
-            found = self.log.version()
-            if found != version:
-                version = found
-                self._news.set()
-                self._news = asyncio.Event()
-            await asyncio.sleep(POLL_S)
+        try:
+            await listen(self.log, self._tell)
+        except HeadwaterError as error:
+            self._fail(error)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     def repeat_cuts_of(self, archive: Archive, parent: str) -> None:
         """Have each task take the very groups that a task of `parent` took: a replay in live order."""

@@ -84,6 +84,22 @@ class Membership(ABC):
         """Give up all tasks and the membership; a fenced member leaves in silence."""
 
 
+class Watch(ABC):
+    """Hears of commits by any process, for an event loop to wait on; it may also hear of nothing at all, or twice."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable after a commit can be seen, until `drain`."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Take what was heard; ask the log's `version` after it, never before. Doesn't block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+
+
 class Log(ABC):
     """A partitioned, durable log."""
 
@@ -169,6 +185,13 @@ class Log(ABC):
     @abstractmethod
     def version(self) -> int:
         """Return a number that differs after any commit by any process; cheap enough to ask every 10 ms."""
+
+    def watch(self) -> Watch | None:
+        """Return a new watch, the caller's to close, or None where the log has none and its version must be polled.
+
+        A committer that is killed between its commit and the telling is not heard: look now and then all the same.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

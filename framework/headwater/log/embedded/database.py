@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from headwater.core.errors import LogCorruptError, LogUnavailableError
 from headwater.log.embedded.holder import Patience
 from headwater.log.embedded.schema import PAGE_BYTES
+from headwater.log.embedded.watch import mark_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ class Database:
         """Give a write transaction: committed when the block ends, rolled back when it raises."""
         with self._transaction("BEGIN IMMEDIATE") as raw:
             yield raw
+        mark_commit(self.path)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

@@ -30,8 +30,9 @@ from headwater.log.embedded.filesystem import make_folder, refuse_network
 from headwater.log.embedded.holder import WriteLock
 from headwater.log.embedded.schema import APPLICATION_ID, FORMAT, TABLES
 from headwater.log.embedded.staging import Stage, Stored, put_blob, sweep_staged
+from headwater.log.embedded.watch import watch_folder
 from headwater.log.extent import check_transaction, extents_of, fitting, record_sizes
-from headwater.log.interface import READ_BYTES_MAX, Log, Membership, TopicInfo, Transaction
+from headwater.log.interface import READ_BYTES_MAX, Log, Membership, TopicInfo, Transaction, Watch
 from headwater.log.lease import BootClock
 from headwater.log.refusal import trimmed
 
@@ -380,6 +381,10 @@ class EmbeddedLog(Log):
         That connection never writes, so the commits of this object's own writing connection count like any other's.
         """
         return self._reader.pragma("data_version")[0]
+
+    def watch(self) -> Watch | None:
+        """Return a watch of the folder, or None where the system gives none."""
+        return watch_folder(self._path)
 
     def close(self) -> None:
         """Let go of files and connections. Idempotent."""
