@@ -149,6 +149,9 @@ class Assembly:
         an_input.assign_number(len(task.inputs))
         task.inputs.append(an_input)
         an_input.restore(state, start)
+        if not self.plan.bounded:
+            # A replay's last epoch noted the end of each channel; a run that goes on from there has none.
+            an_input.reopen()
 
     def _source(self, topic: str, partition: int, position: int) -> Source:
         return HandoverSource(self.archive, self.log, topic, partition, position, allow_gaps=self.allow_gaps)

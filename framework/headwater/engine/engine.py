@@ -258,6 +258,12 @@ class Engine(Service):
         topology = build_topology(app.id, name, specs, self.ensure_topic)
         generation = self._generation(control, name, topology)
         written = self._written()
+        # Readers see it, so what comes after its end is its to process: from there it is a live run.
+        goes_on = promoted and generation.is_bounded and generation.state != RUNNING
+        bounds = {
+            place: (start or 0, None if goes_on else end) for place, (start, end) in generation.bounds.items()
+        }
+        in_history = bool(bounds) and not goes_on
         plan = RunPlan(
             app=app.id,
             generation=name,
@@ -267,11 +273,11 @@ class Engine(Service):
             external=frozenset(
                 t.name for t in app.declared.topics.values() if len(t.topics) == 1 and t.external
             ),
-            total_order=generation.order == "time" and not generation.follow,
+            total_order=generation.order == "time" and not generation.follow and not goes_on,
             dead_letters=app.options.dead_letters,
-            bounds={place: (ends[0] or 0, ends[1]) for place, ends in generation.bounds.items()},
-            time_from=generation.time_from if generation.bounds else None,
-            time_until=generation.time_until if generation.bounds else None,
+            bounds=bounds,
+            time_from=generation.time_from if in_history else None,
+            time_until=generation.time_until if in_history else None,
             ensure=self.ensure_topic,
             align_s=app.options.align_s,
         )
@@ -289,14 +295,12 @@ class Engine(Service):
             app, log, self.archive, plan, {spec.name: spec.plan for spec in specs}, slot.url,
             allow_gaps=options.allow_gaps, written=written, touch=self._touch,
         )  # fmt: skip
-        epoch_s = (
-            options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if generation.bounds else EPOCH_LIVE_S)
-        )
+        epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if in_history else EPOCH_LIVE_S)
         session = Session(
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
         )  # fmt: skip
-        if generation.order == "live" and generation.bounds:
+        if generation.order == "live" and in_history:
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)
         return session
 

@@ -80,6 +80,11 @@ class Input:
                 channel.done = True
         self._check_end()
 
+    def reopen(self) -> None:
+        """Forget that senders had come to their ends."""
+        for channel in self.channels:
+            channel.done = False
+
     def fill(self, bytes_max: int) -> bool:
         """Read what follows into the channels; tell whether there was anything."""
         if self.end is not None and self.source.position >= self.end:
