@@ -206,6 +206,23 @@ def test_one_changed_record_changes_the_figures(shipped: Told, changed: Told) ->
     assert changed.steps["mistake"]["departures"] != shipped.steps["mistake"]["departures"]
 
 
+def test_a_worker_goes_on_in_a_promoted_generation_from_where_its_replay_ended(tmp_path: Path) -> None:
+    month = pq.read_table(SLICE / "departures.parquet")
+    for name, part in (("first", month.slice(0, 13_000)), ("rest", month.slice(13_000))):
+        pq.write_table(part, tmp_path / f"{name}.parquet")
+    app = ("-A", "apps.flights")
+    headwater("send", "departures", "--file", "first.parquet", folder=tmp_path)
+    headwater("-A", "apps.flights.buggy", "worker", "--until-idle", folder=tmp_path)
+    headwater(*app, "replay", "--from", "earliest", "--as", "fixed", folder=tmp_path)
+    headwater(*app, "promote", "fixed", folder=tmp_path)
+    headwater("send", "departures", "--file", "rest.parquet", folder=tmp_path)
+    headwater(*app, "worker", "--until-idle", folder=tmp_path)
+    told = Told({}, SLICE, tmp_path)
+    for name, table in (("f02_plane_mean", "plane_mean"), ("f10_replay_warm", "airline_totals")):
+        truth = slice_truth(name)
+        assert canonical_lines(truth.columns, dumped(told, table)) == truth.lines
+
+
 def test_the_page_for_people_is_plain_where_nobody_looks(tmp_path: Path) -> None:
     page = headwater("demo", folder=tmp_path)
     assert "\x1b" not in page
