@@ -55,7 +55,10 @@ async def _look(log: Log, tell: Callable[[], None], heard: asyncio.Event | None,
             await asyncio.sleep(poll_s)
             continue
         await asyncio.sleep(LOOK_GAP_S)
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with what it waits for, and
+        # a worker is told to end right after its last commit.
+        timer = asyncio.get_running_loop().call_later(poll_s, heard.set)
         try:
-            await asyncio.wait_for(heard.wait(), poll_s)
-        except TimeoutError:
-            continue
+            await heard.wait()
+        finally:
+            timer.cancel()

@@ -73,6 +73,14 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+def heard_by(listener: asyncio.Task[None]) -> asyncio.Event:
+    """Return the event that a listener waits for, from inside its coroutine."""
+    coroutine = listener.get_coro()
+    heard = coroutine.cr_frame.f_locals["heard"]  # type: ignore[union-attr]
+    assert isinstance(heard, asyncio.Event)
+    return heard
+
+
 eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="the watch of this test is an eventfd")
 
 
@@ -126,6 +134,26 @@ async def test_a_change_that_nobody_signalled_is_found_by_the_slow_poll(
         await until(lambda: len(told) == 1)
         log.append(VALUES)
         await until(lambda: len(told) == 2)
+
+
+@eventfd
+async def test_a_change_in_the_moment_of_the_end_does_not_keep_the_listener(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker ends right after its last commit: what it then hears must not make it miss that it was told to end."""
+    monkeypatch.setattr(news, "LOOK_GAP_S", 0.0)
+    log = HandLog("ends")
+    listener = asyncio.create_task(news.listen(log, lambda: None))
+    await until(lambda: log.looks == 1)
+    await asyncio.sleep(0.05)
+    log.made[0].fire()
+    news._hear(log.made[0], heard_by(listener))
+    # One round: the waiter has what it waits for, the listener has not run yet.
+    await asyncio.sleep(0)
+    listener.cancel()
+    done, _ = await asyncio.wait([listener], timeout=5)
+    assert done == {listener}
+    assert log.made[0].closed
 
 
 async def test_a_log_without_a_watch_is_polled() -> None:
