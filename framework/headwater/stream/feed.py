@@ -98,9 +98,10 @@ class Feed:
                 continue
             work = self.pending.popleft()
             start = 0
-            times = self.frame.rows.task_times
+            # Effective times, not the task's: records held back over a restart come again, and the task's clock is ahead.
+            times = work.times
             for at in range(len(work)):
-                now = times[work.rows[at]]
+                now = times[at]
                 if count and within_ms is not None and now - first_time > within_ms:
                     self._hold(work, start, at)
                     self.current = work.slice(at)

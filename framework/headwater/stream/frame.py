@@ -126,7 +126,7 @@ class Work:
         self.topics = topics
         self.channels = channels
         self.places = offsets if places is None else places
-        self.times = times
+        self.times = times if len(times) else timestamps
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,95 @@ async def test_an_agent_slower_than_its_producer_holds_a_bounded_part_of_what_is
 
         await until(look, within_s=20)
     assert 0 < most <= 4 << 20
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_take_within_counts_the_same_event_time_after_a_restart(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """I11: what is held back over a restart is cut where it would have been cut without."""
+    place = Place(tmp_path)
+    got: list[tuple[list[int], int]] = []
+    done: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        orders = app.topic("orders", value_type=int)
+
+        @app.agent(orders)
+        async def other(stream: hw.Stream) -> None:
+            async for number in stream:
+                done.append(number)
+
+        @app.agent(orders)
+        async def hold(stream: hw.Stream) -> None:
+            async for numbers in stream.take(100, within=10):
+                got.append((numbers, stream.now()))
+
+    place.append("orders", [0, 1], times=[0, 5_000])
+    if restarted:
+        async with at_work(place, place.app(declare, epoch_s=0.01)):
+            await until(lambda: len(done) == 2)
+    place.append("orders", [2, 3], times=[11_000, 12_000])
+    async with at_work(place, place.app(declare, epoch_s=0.01)):
+        await until(lambda: len(done) == 4)
+    assert got == [([0, 1], 5_000)]
+    assert place.states()[0].positions["hold"] == {"orders/0": 2}
+
+
+def test_an_agent_may_reach_a_table_that_its_code_does_not_name(tmp_path: Path) -> None:
+    """The topology is made anew with what was learnt, the epoch is redone, and nothing of the first try is left."""
+    place = Place(tmp_path)
+    place.append("orders", [1, 2, 3], keys=b"k")
+    steps: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        orders = app.topic("orders", key_type=str, value_type=int)
+        spend = app.Table("spend", default=int)
+        tables = {"hidden": app.tables}
+
+        @app.agent(orders)
+        async def by_name(stream: hw.Stream) -> None:
+            async for key, amount in stream.items():
+                tables["hidden"]["sp" + "end"][key] += amount
+
+        @app.agent(orders)
+        async def by_code(stream: hw.Stream) -> None:
+            async for _ in stream:
+                steps.append(spend["k"])
+                spend["k"] += 100
+
+    place.run(declare)
+    assert place.table("spend") == {b"k": 306}
+    assert place.dead() == []
+    assert steps[-3:] == [1, 103, 206]  # lock step: each record is finished by both before the next
+
+
+def test_small_epochs_and_large_ones_give_the_same(tmp_path: Path) -> None:
+    """I11: where epochs and groups fall is not seen in tables, outputs, positions or lists."""
+    found = []
+    for number, (epoch_s, size) in enumerate(((0.001, 1), (3_600.0, 1_000))):
+        place = Place(tmp_path / str(number))
+        for at in range(0, 120, size):
+            place.append("orders", range(at, min(at + size, 120)), keys=b"k")
+
+        def declare(app: hw.App) -> None:
+            orders = app.topic("orders", value_type=int)
+            total = app.Table("total", default=int)
+
+            @app.agent(orders, sink=[app.topic("out")])
+            async def add(stream: hw.Stream) -> AsyncIterator[list[int]]:
+                async for value in stream:
+                    total["k"] = total["k"] * 31 % 1_000_003 + value
+                    yield [value, total["k"], stream.now()]
+
+            @app.agent(orders, sink=[app.topic("lists")])
+            async def sevens(stream: hw.Stream) -> AsyncIterator[list[int]]:
+                async for values in stream.take(7):
+                    yield values
+
+        place.run(declare, epoch_s=epoch_s)
+        state = place.states()[0]
+        found.append(
+            (place.table("total"), place.values("out"), place.values("lists"), state.positions, state.time)
+        )
+    assert found[0] == found[1]
