@@ -111,7 +111,7 @@ def _profiled() -> Iterator[_Profile]:
         yield profile
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def _results(place: Place) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def _refusal(what: str) -> Callable[..., NoReturn]:
 def without_fausts_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     for cls in MADE:
         monkeypatch.setattr(cls, "__init__", _refusal(f"{cls.__module__}.{cls.__qualname__}"))
-    for cls, method in RUN:
-        assert hasattr(cls, method), (cls, method)
-        monkeypatch.setattr(cls, method, _refusal(f"{cls.__qualname__}.{method}"))
+    for parent, method in RUN:
+        assert hasattr(parent, method), (parent, method)
+        monkeypatch.setattr(parent, method, _refusal(f"{parent.__qualname__}.{method}"))
 
 
 @pytest.mark.usefixtures("without_fausts_engine")
@@ -104,15 +104,16 @@ async def test_a_worker_runs_agents_tables_group_by_timers_and_tasks_without_fau
             async for offset, _ in stream:
                 ran.add(f"receipt {offset}")
 
-        @app.timer(0.02)
         async def often() -> None:
             if spend.get("u0"):
                 ran.add("timer")
 
-        @app.task
         async def at_start() -> None:
             await receipts.send(value=[99, 0])
             ran.add("task")
+
+        app.timer(0.02)(often)
+        app.task(at_start)
 
     wanted = {"timer", "task", "receipt 99"} | {f"receipt {at}" for at in range(30)}
     app = place.app(declare, epoch_s=0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -116,7 +116,7 @@ class Place:
         folded = fold_table(self.log, self.archive, app, found, name)
         return {key: data for part in folded.values() for key, data in part.items()}
 
-    def dead(self, app: str = "app") -> list[tuple[bytes | None, bytes | None, Mapping[str, Any]]]:
+    def dead(self, app: str = "app") -> list[tuple[bytes | None, bytes | None, dict[str, Any]]]:
         """Return dead letters as (key, value, what `hw.dead` says)."""
         batch = self.batch(f"{app}.live.dead")
         return [

@@ -119,17 +119,18 @@ async def test_timers_tasks_and_crontabs_run_beside_epochs_and_may_send_but_not_
             except hw.ReadOnlyTableError as error:
                 errors[name] = str(error)
 
-        @app.task
         async def at_start() -> None:
             await outside("task")
 
-        @app.timer(0.02)
         async def often() -> None:
             await outside("timer")
 
-        @app.crontab("* * * * *")
         async def by_the_clock() -> None:
             await outside("crontab")
+
+        app.task(at_start)
+        app.timer(0.02)(often)
+        app.crontab("* * * * *")(by_the_clock)
 
     app = place.app(declare, epoch_s=0.01)
     async with at_work(place, app):
