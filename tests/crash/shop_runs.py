@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from headwater.table.changelog import decode_changes
 from headwater.table.store import open_store
 from tests.crash import oracle
 from tests.crash.log_processes import is_stopped
+from tests.crash.shop_worker import Forked, fork
 
 ROOT = Path(__file__).parents[2]
 LANES = 2
@@ -47,7 +49,7 @@ POINTS = tuple(name for names in PHASES.values() for name in names)
 class Worker:
     """One worker process; its stderr and the points it passed are kept in files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: Path, passed: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, errors: Path, passed: Path) -> None:
         self.process = process
         self.pid = process.pid
         self._errors = errors
@@ -55,7 +57,7 @@ class Worker:
 
     def errors(self) -> str:
         """Return what it wrote to stderr."""
-        return self._errors.read_text(errors="replace")
+        return self._errors.read_text(errors="replace") if self._errors.exists() else ""
 
     def passed(self) -> Counter[str]:
         """Return how often it passed each point so far."""
@@ -103,6 +105,8 @@ class Shop:
     def __init__(self, folder: Path, *, bytes_each: int = 3000, lease_s: float = 2.0) -> None:
         self.folder = folder
         self.lease_s = lease_s
+        self.forks = True
+        """False: each worker is a `python -m headwater` of its own, as people start it."""
         self.log: Log = open_log(f"file://{folder}/log")
         self.log.create_topic("orders", LANES)
         self.given: list[oracle.Given] = []
@@ -148,7 +152,7 @@ class Shop:
         *,
         command: Sequence[str] = ("worker", "--until-idle", "--epoch", "0.05"),
         slow_s: float = 0.0,
-        before: Callable[[], None] | None = None,
+        file_bytes_max: int | None = None,
         **environment: object,
     ) -> Worker:
         """Start a process; `deeds` says where it kills or stops itself."""
@@ -166,11 +170,18 @@ class Shop:
             "SHOP_LEASE_S": str(self.lease_s),
         }
         variables |= {name: str(value) for name, value in environment.items()}
-        with errors.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "headwater", "-A", "tests.crash.shop", *command],
-                cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=file, preexec_fn=before,
-            )  # fmt: skip
+        line = ["-A", "tests.crash.shop", *command]
+        process: subprocess.Popen[bytes] | Forked
+        if self.forks:
+            process = fork(line, variables, ROOT, errors, file_bytes_max)
+        else:
+            with errors.open("wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "headwater", *line], cwd=ROOT, env=variables,
+                    stdout=subprocess.DEVNULL, stderr=file,
+                )  # fmt: skip
+            if file_bytes_max is not None:
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
         worker = Worker(process, errors, passed)
         self._workers.append(worker)
         return worker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import time
 from collections import Counter
@@ -138,11 +137,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_space(
     """I19, by a limit on the size of files: no acknowledgement of what isn't durable, and no repair by hand."""
     shop.append(300)
     limit = (shop.folder / "log" / "log.sqlite-wal").stat().st_size + 600_000
-
-    def bound() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    worker = shop.start(slow_s=0.001, before=bound)
+    worker = shop.start(slow_s=0.001, file_bytes_max=limit)
     assert worker.wait() == 1, worker.errors()[-4000:]
     errors = worker.errors()
     assert "Traceback" not in errors

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -94,22 +95,25 @@ def test_a_worker_stopped_inside_its_transaction_is_ended_by_those_who_wait(
     tell(capsys, f"stopped at {name}: ended by the other; longest time without a commit {longest_s:.2f} s")
 
 
-def run_beside(shop: Shop, deeds: Sequence[str]) -> tuple[list[Worker], float]:
-    """Run workers side by side until the first, which is told to stop itself, has stopped; then until all others end."""
+def run_beside(shop: Shop, deeds: Sequence[str]) -> tuple[Worker, float, float]:
+    """Run workers side by side until the first, which is told to stop itself, has stopped; then until all others end.
+
+    Return the stopped one, the longest time without a commit since, and when the last task with work had one.
+    """
     shop.append_fives(300)
     workers = [shop.start(deed, slow_s=0.02) for deed in deeds]
     workers[0].wait_stopped()
-    longest_s = max(follow_epochs(shop, other)[0] for other in workers[1:])
+    longest_s, first = follow_epochs(shop, workers[1])
     for other in workers[1:]:
         assert other.wait() == 0, other.errors()
-    return workers, longest_s
+    return workers[0], longest_s, max(first.values())
 
 
 @pytest.mark.parametrize("name", ["session.dispatch", "log.before_commit"])
 def test_of_three_workers_one_stops_and_the_others_take_its_tasks(
     shop: Shop, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    (zombie, *_), longest_s = run_beside(shop, [f"{name}:6=stop", "", ""])
+    zombie, longest_s, taken_s = run_beside(shop, [f"{name}:6=stop", "", ""])
     shop.check_done(stores=False)
     before = shop.ends()
     if zombie.process.poll() is None:
@@ -118,10 +122,11 @@ def test_of_three_workers_one_stops_and_the_others_take_its_tasks(
     assert shop.ends() == before, "the zombie wrote something"
     shop.check_done()
     shop.check_cut()
-    assert longest_s < LEASE_S + GRACE_S
+    assert max(longest_s, taken_s) < LEASE_S + GRACE_S
     tell(
         capsys,
-        f"one of three stopped at {name}: longest time without any commit {longest_s:.2f} s; 0 records by the zombie",
+        f"one of three stopped at {name}: longest time without any commit {longest_s:.2f} s, the last of its tasks went "
+        f"on after {taken_s:.2f} s; 0 records by the zombie",
     )
 
 
@@ -132,5 +137,17 @@ def test_a_worker_stopped_for_less_than_its_lease_goes_on_as_if_nothing_had_been
     worker.process.send_signal(signal.SIGCONT)
     assert worker.wait() == 0, worker.errors()
     assert "joining again" not in worker.errors()
+    shop.check_done()
+    shop.check_cut()
+
+
+def test_workers_slower_than_their_lease_keep_their_tasks(shop: Shop, tmp_path: Path) -> None:
+    """A group that takes longer than the lease is no reason to lose it: two workers must not take turns for ever."""
+    seen = tmp_path / "seen"
+    shop.append_fives(50)
+    workers = [shop.start(slow_s=0.15, SHOP_SEEN=seen) for _ in range(2)]
+    for worker in workers:
+        assert worker.wait(60) == 0, worker.errors()
+        assert "joining again" not in worker.errors()
     shop.check_done()
     shop.check_cut()
