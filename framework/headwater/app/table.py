@@ -20,7 +20,7 @@ from headwater.core.keys import decode_key
 from headwater.core.names import check_part
 from headwater.core.values import codec_for
 from headwater.stream.frame import CURRENT
-from headwater.table.part import MISSING
+from headwater.table.part import MISSING, NUMBER_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class Table(FaustTable[Any, Any]):
         except KeyError:
             part = self._part(frame)
         kind = type(value)
-        if type(key) is not str or kind not in part.deferred or (kind is float and value - value != 0.0):
+        if type(key) is not str or kind not in part.deferred or not -NUMBER_MAX < value < NUMBER_MAX:
             part.put(key, value, frame)
             return
         # TablePart.put for a text key and a number, written out: a call less a record.

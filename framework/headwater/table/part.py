@@ -17,6 +17,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
+
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
@@ -33,6 +35,11 @@ _SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
 """One value or more of each type that can't be changed in place."""
 
 _NUMBERS = frozenset({int, float, bool})
+
+NUMBER_MAX = 1e300
+"""Numbers between minus this and this can be encoded without a second look: not NaN, not infinite, not endless."""
+
+_encode_json = msgspec.json.Encoder().encode
 
 _IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
 
@@ -101,6 +108,7 @@ class TablePart:
     __slots__ = (
         "_cache_bytes",
         "_collected",
+        "_numbers_only",
         "admitted",
         "changes",
         "codec",
@@ -142,7 +150,8 @@ class TablePart:
         self.shared = codec.immutable
         self.exact = exact_types(codec)
         # Numbers that the codec writes as JSON and gives back unchanged may be encoded later: nothing can change them.
-        self.deferred = self.exact & _NUMBERS
+        plain = all(codec.encode(n) == _encode_json(n) for n in _SAMPLES if type(n) in self.exact & _NUMBERS)
+        self.deferred = self.exact & _NUMBERS if plain else frozenset[type]()
         self.default = default
         self.local = local or partitions == 1
         self.hot: dict[Any, Any] = {}
@@ -152,6 +161,7 @@ class TablePart:
         # list grows at less than half the cost of three.
         self.changes: list[Any] = []
         self.admitted: set[Any] = set()
+        self._numbers_only = True
         self._collected: tuple[int, list[Any], list[bytes | None]] | None = None
 
     # Keys are held as text where they are valid UTF-8, else as bytes: text is what most keys are, and Arrow takes it
@@ -198,10 +208,11 @@ class TablePart:
         `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
         """
         name = key if type(key) is str else canonical(key)
-        deferred = type(value) in self.deferred and (type(value) is not float or value - value == 0.0)
+        deferred = type(value) in self.deferred and -NUMBER_MAX < value < NUMBER_MAX
         data = value if deferred else self.encode(value)
         if name not in self.admitted:
             self.admit(name, key, frame)
+        self._numbers_only = self._numbers_only and deferred
         self.changes += (name, data, frame.row)
         # Only what decodes to itself is cached as it is: 1 set in a table of floats reads as 1.0, cached or not.
         if type(value) in self.exact:
@@ -217,6 +228,7 @@ class TablePart:
             return False
         if name not in self.admitted:
             self.admit(name, key, frame)
+        self._numbers_only = False
         self.changes += (name, None, frame.row)
         self.hot.pop(name, None)
         self.raw[name] = None
@@ -265,8 +277,9 @@ class TablePart:
             names, values = [names[at] for at in kept], [values[at] for at in kept]
             rows = [rows[at] for at in kept]
         encoded: list[bytes | None]
-        if self.deferred and not {bytes, type(None)} & set(map(type, values)):
-            encoded = list(self.codec.encode_all(values))
+        if self._numbers_only and self.deferred:
+            # Numbers that were seen to be finite when they were set: no value needs a second look.
+            encoded = list(map(_encode_json, values))
         else:
             encoded = [self._encoded(value) for value in values]
         self._collected = (len(self.changes), names, encoded)
@@ -314,6 +327,7 @@ class TablePart:
             # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
             self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
         self.changes = []
+        self._numbers_only = True
         self._collected = None
         # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
         if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
