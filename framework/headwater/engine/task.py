@@ -114,6 +114,8 @@ class Task:
         self.emitted = dict(state.emitted)
         self.seen = dict(state.seen)
         self.end_sent = self.end_recorded = bool(state.marks.get("end"))
+        # What was held back comes in the order it came in first: a replay in live order knows no other.
+        self.cuts = iter(state.marks.get("held", ()))
         for reader, places in state.positions.items():
             # A reader that had finished more than the least of them isn't handed those records again.
             ahead = {
@@ -292,7 +294,7 @@ class Task:
             values, refused = self._decode_mixed(inputs, piece)
         work = Work(
             range(first, first + count), values, piece.keys, piece.values, piece.timestamps, piece.offsets,
-            piece.headers, inputs, self._places, group.channels, piece.places, piece.times,
+            piece.headers, inputs, self._places, group.channels, piece.places, piece.times, group.cut,
         )  # fmt: skip
         if not refused:
             return work, []
@@ -511,6 +513,9 @@ class Task:
             marks["idle"] = list(self.flushed)
         if ending:
             marks["end"] = True
+        held = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
+        if held and len(self.merge.channels) > 1:
+            marks["held"] = [held[row] for row in sorted(held)]
         return marks
 
 

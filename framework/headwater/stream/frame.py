@@ -81,11 +81,12 @@ class Work:
 
     `rows` are row numbers, rising; `topics` maps the entries of `inputs` to (topic, partition). `places` count an
     agent's progress in its channel: the offset, or the emit sequence where the input is a repartition topic; `times` are
-    effective times.
+    effective times; `cut` is that of the group the records came in.
     """
 
     __slots__ = (
         "channels",
+        "cut",
         "headers",
         "inputs",
         "keys",
@@ -113,6 +114,7 @@ class Work:
         channels: Sequence[int] | int = 0,
         places: Sequence[int] | None = None,
         times: Sequence[int] = (),
+        cut: dict[str, int] | None = None,
     ) -> None:
         """Take equally long columns."""
         self.rows = rows
@@ -127,6 +129,7 @@ class Work:
         self.channels = channels
         self.places = offsets if places is None else places
         self.times = times if len(times) else timestamps
+        self.cut = cut
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -151,7 +154,7 @@ class Work:
             self.offsets[part], None if self.headers is None else self.headers[part],
             self.inputs if isinstance(self.inputs, int) else self.inputs[part], self.topics,
             self.channels if isinstance(self.channels, int) else self.channels[part],
-            None if self.places is self.offsets else self.places[part], self.times[part],
+            None if self.places is self.offsets else self.places[part], self.times[part], self.cut,
         )  # fmt: skip
 
     def pick(self, keep: Sequence[int]) -> Work:
@@ -166,7 +169,7 @@ class Work:
             None if self.headers is None else column(self.headers),
             self.inputs if isinstance(self.inputs, int) else column(self.inputs), self.topics,
             self.channels if isinstance(self.channels, int) else column(self.channels), column(self.places),
-            column(self.times),
+            column(self.times), self.cut,
         )  # fmt: skip
 
 

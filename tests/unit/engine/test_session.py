@@ -11,6 +11,8 @@ import pytest
 
 import headwater as hw
 from headwater.core.clock import SYSTEM_CLOCK
+from headwater.engine.options import RunOptions
+from headwater.engine.replay import prepare_replay
 from tests.unit.engine.runs import Place, at_work, until
 
 
@@ -270,3 +272,39 @@ def test_small_epochs_and_large_ones_give_the_same(tmp_path: Path) -> None:
             (place.table("total"), place.values("out"), place.values("lists"), state.positions, state.time)
         )
     assert found[0] == found[1]
+
+
+def test_what_was_held_back_over_a_restart_comes_in_the_order_it_came_in_first(tmp_path: Path) -> None:
+    """I1, I12: an older record of another topic arrives meanwhile; live and a replay in live order give the same lists."""
+    place = Place(tmp_path)
+    place.topic("b")
+
+    def declare(app: hw.App, done: list[str] | None = None) -> None:
+        both = app.topic("a", "b", value_type=str)
+
+        @app.agent(both)
+        async def other(stream: hw.Stream) -> None:
+            async for name in stream:
+                if done is not None:
+                    done.append(name)
+
+        @app.agent(both, sink=[app.topic("lists")])
+        async def pairs(stream: hw.Stream) -> AsyncIterator[list[str]]:
+            async for names in stream.take(2):
+                yield names
+
+    async def live(count: int) -> None:
+        done: list[str] = []
+        async with at_work(place, place.app(lambda app: declare(app, done), epoch_s=0.01)):
+            await until(lambda: len(done) == count)
+
+    place.append("a", ["a0"], times=[100])
+    asyncio.run(live(1))
+    place.append("b", ["b0"], times=[50])
+    place.append("a", ["a1"], times=[200])
+    asyncio.run(live(2))
+    assert place.values("lists") == [["a0", "b0"]]
+
+    prepare_replay(place.app(declare), place.log, place.archive, time_from=0, name="again", order="live")
+    place.run(declare, options=RunOptions(generation="again"))
+    assert place.values("app.again.out.lists") == [["a0", "b0"]]
