@@ -197,9 +197,10 @@ def several(shop: Shop, count: int, kills: int, chance: random.Random) -> None:
             shop.append(CHUNK)
             workers[at] = shop.start(deed(), slow_s=SLOW_S)
     for worker in workers:
+        ended_before = worker.process.poll() is not None
         worker.process.kill()
-        worker.wait()
-        shop.kills["random"] += 1
+        if worker.wait() == -signal.SIGKILL:
+            shop.kills[worker.last() if ended_before else "random"] += 1
     shop.check_cut()
 
 
