@@ -506,7 +506,19 @@ class Task:
 
     def _state_marks(self, ending: bool) -> dict[str, Any]:
         marks: dict[str, Any] = {}
-        ended = {c.name: True for c in self.merge.channels if c.done and c.sender is not None}
+        # Not while anything of a channel is to be read again: a channel that is restored as ended is read no further.
+        # The mark that ends it follows what waits, so it is read again as well.
+        held = {
+            channel
+            for runner in self.runners
+            for work in runner.feed.held
+            for channel in ([work.channels] if isinstance(work.channels, int) else work.channels)
+        }
+        ended = {
+            c.name: True
+            for at, c in enumerate(self.merge.channels)
+            if c.done and c.sender is not None and not c.size and at not in held
+        }
         if ended:
             marks["ended"] = ended
         if self.flushed:
