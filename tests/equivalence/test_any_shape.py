@@ -178,6 +178,19 @@ def test_the_hash_seed_of_a_process_changes_nothing(tmp_path: Path) -> None:
     check(tmp_path, FIXED, fixed_batches(), {**WIDE, "group": 7, "crashes": [5, 3]}, {**WIDE, "group": 3})
 
 
+def test_what_chance_gives_does_not_hang_on_where_epochs_end(tmp_path: Path) -> None:
+    """Rows are numbered anew in each epoch: a record must not go on drawing where another of its number stopped."""
+    shape = Shape(
+        1, merged=False, regrouped=False, shared=False, takes=0, repartitions=None, lock_step_fails=False
+    )
+    # Records without a key draw; those with one change a table, which ends an epoch, and the next one is row 0 again.
+    left = [
+        Given(b"k" if at % 2 else None, b'{"n":%d,"kind":"plain","group":"g"}' % at, at) for at in range(12)
+    ]
+    singly = {"group": 1, "changes": 1, "epoch_s": 0.001, "crashes": []}
+    check(tmp_path, shape, [(left, [])], {**WIDE, "group": 1}, singly)
+
+
 def test_records_that_wait_behind_the_end_of_a_channel_outlive_a_crash(tmp_path: Path) -> None:
     """An epoch that ends between reading a channel's END mark and taking its last records lost them at a restart."""
     shape = Shape(

@@ -471,6 +471,8 @@ class Task:
             runner.frame.sends.clear()
             runner.frame.rows = self.rows
             runner.frame.row = -1
+            # Rows are numbered anew: what was drawn for the last epoch's row of a number isn't for this one's.
+            runner.frame.begin_again()
         for runner, works in held:
             runner.feed.held = [self._renumber(work, old) for work in works]
 
