@@ -4,6 +4,7 @@ Protocol
 1. The engine puts work; the agent's iteration takes it. Asking for the next record says that the one before is done.
 2. When nothing is left the feed is *parked*: all that was handed out is finished, except what `take` holds back.
 3. When the agent fails, `unfinished` says what was in hand (to be redone or given up) and what comes after it.
+4. An agent may leave its loop and begin another: that one goes on with the record after the last one handed out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from headwater.core.errors import AgentStoppedError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from headwater.stream.frame import Frame, Work
 
@@ -33,6 +36,9 @@ class Feed:
         self.within_ms: int | None = None
         self._taking = False
         self._flushing = False
+        self._lists_begun = 0
+        # Shared by all loops of the instance, so that a second one goes on where the first was left, at no cost a record.
+        self._entries: Iterator[tuple[int, Any]] = iter(())
         self._wake: asyncio.Future[None] | None = None
         self._parked = asyncio.Event()
 
@@ -71,20 +77,26 @@ class Feed:
     async def values(self) -> AsyncIterator[Any]:
         """Yield decoded values one by one, in order, for ever."""
         frame = self.frame
+        if self._taking:
+            self._leave_lists()
         while True:
+            # The row is all that the loop notes: the rest is found from it when asked for.
+            for frame.row, value in self._entries:
+                yield value
+            self.progress += 1
             while not self.pending:
                 self._flushing = False
                 await self._wait()
             work = self.pending.popleft()
             self.current = frame.work = work
-            # The row is all that the loop notes: the rest is found from it when asked for.
-            for frame.row, value in zip(work.rows, work.values, strict=False):
-                yield value
-            self.progress += 1
+            self._entries = zip(work.rows, work.values, strict=False)
 
     async def lists(self, size: int, within_ms: int | None) -> AsyncIterator[list[Any]]:
         """Yield lists of at most `size` values; shorter ones where event time moved on by more than `within_ms`."""
+        self._leave_values()
+        self._leave_lists()
         self._taking, self.within_ms = True, within_ms
+        self._lists_begun = mine = self._lists_begun + 1
         count, first_time = 0, 0
         while True:
             if not self.pending:
@@ -94,6 +106,7 @@ class Feed:
                 self._flushing = False
                 if self.held:
                     yield self._hand_out()
+                    self._check_lists(mine)
                     self.handed, count = [], 0
                 continue
             work = self.pending.popleft()
@@ -106,6 +119,7 @@ class Feed:
                     self._hold(work, start, at)
                     self.current = work.slice(at)
                     yield self._hand_out()
+                    self._check_lists(mine)
                     self.handed, self.current, count, start = [], None, 0, at
                 if not count:
                     first_time = now
@@ -115,8 +129,29 @@ class Feed:
                     rest = work.slice(at + 1)
                     self.current = rest if len(rest) else None
                     yield self._hand_out()
+                    self._check_lists(mine)
                     self.handed, self.current, count, start = [], None, 0, at + 1
             self._hold(work, start, len(work))
+
+    def _check_lists(self, mine: int) -> None:
+        if mine != self._lists_begun or not self._taking:
+            raise AgentStoppedError(
+                "a `take` loop was gone on with after another loop over the stream had begun; the records are that one's: "
+                "leave one loop before the next begins"
+            )
+
+    def _leave_values(self) -> None:
+        """Give back what a loop over values has not handed out: the loop that follows begins there."""
+        if self.current is not None and not self._taking:
+            _, rest = self.unfinished()
+            self.pending, self.current, self._entries = deque(rest), None, iter(())
+
+    def _leave_lists(self) -> None:
+        """Give back what a loop over lists holds; the list it handed out is finished."""
+        if self._taking:
+            _, rest = self.unfinished()
+            self.pending, self.current, self.held, self.handed = deque(rest), None, [], []
+            self._taking, self.within_ms = False, None
 
     def _hold(self, work: Work, start: int, end: int) -> None:
         if end > start:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headwater.core.errors import AgentStoppedError
 from headwater.stream.feed import Feed
 from headwater.stream.frame import Frame, Rows, Work
 
@@ -248,3 +249,57 @@ def test_chance_hangs_on_agent_and_cause_alone(single: tuple[int, int] | None) -
     once = first.random.random()
     first.begin_again()
     assert first.random.random() == once == drawn[0][0]
+
+
+async def test_a_second_loop_goes_on_where_the_first_was_left() -> None:
+    """Bounded by nothing but `break`: no record between two loops is lost (I1)."""
+    agent = _Agent()
+    agent.put(range(10))
+    seen: list[Any] = []
+
+    async def run() -> None:
+        async for value in agent.feed.values():
+            seen.append(value)
+            break
+        async for values in agent.feed.lists(3, None):
+            seen.append(values)
+            break
+        async for value in agent.feed.values():
+            seen.append(value)
+            async for other in agent.feed.values():
+                seen.append((value, other))
+                break
+
+    task = asyncio.get_running_loop().create_task(run())
+    await agent.rest()
+    assert seen == [0, [1, 2, 3], 4, (4, 5), 6, (6, 7), 8, (8, 9)]
+    assert agent.feed.unfinished() == ([], [])
+    await _ended(task)
+
+
+async def test_a_list_loop_left_with_records_held_hands_them_to_the_next_loop() -> None:
+    agent = _Agent()
+    agent.put(range(5), [0, 1, 2, 9_000, 9_001])
+    seen: list[Any] = []
+
+    async def run() -> None:
+        async for values in agent.feed.lists(10, 100):
+            seen.append(values)
+            break
+        async for value in agent.feed.values():
+            seen.append(value)
+
+    task = asyncio.get_running_loop().create_task(run())
+    await agent.rest()
+    assert seen == [[0, 1, 2], 3, 4]
+    await _ended(task)
+
+
+async def test_two_list_loops_at_once_are_refused() -> None:
+    agent = _Agent()
+    agent.put(range(6))
+    first, second = agent.feed.lists(2, None), agent.feed.lists(2, None)
+    assert await anext(first) == [0, 1]
+    assert await anext(second) == [2, 3]
+    with pytest.raises(AgentStoppedError, match="another loop"):
+        await anext(first)
