@@ -84,17 +84,17 @@ def test_an_agent_that_waits_for_ever_loses_its_epoch_and_the_worker_ends_well(
 def test_an_agent_that_blocks_the_process_loses_its_epoch_and_the_worker_ends_well(
     shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each record blocks for 3 s, so the event loop sees nothing for far longer than 10 s."""
+    """One record blocks for 60 s: the event loop sees nothing for far longer than 10 s."""
     shop.append(90)
     path = tmp_path / "seen"
-    worker = shop.start(command=LIVE, SHOP_SEEN=path, SHOP_BLOCK_AT=41, SHOP_BLOCK_S=3)
+    worker = shop.start(command=LIVE, SHOP_SEEN=path, SHOP_BLOCK_AT=41, SHOP_BLOCK_S=60)
     wait_until(lambda: any(int(line.split()[1]) >= 41 for line in seen(path)), "the hang", worker)
     took_s = stop(worker)
     assert "an agent has blocked the process for 9.5 s" in worker.errors()
     shop.check_cut()
     shop.run()
     shop.check_done()
-    tell(capsys, f"an agent that blocks for 3 s at each record: gone after {took_s:.2f} s")
+    tell(capsys, f"an agent that blocks for 60 s at a record: gone after {took_s:.2f} s")
 
 
 def test_a_stop_of_several_processes_ends_all_of_them(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
