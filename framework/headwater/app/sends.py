@@ -66,7 +66,7 @@ def stage(
             f"a record for topic {topic!r} has {size:,} bytes, more than message_bytes_max={frame.message_bytes_max:,}; "
             "send less, or raise the limit in App(message_bytes_max=…)"
         )
-    frame.sends.append(Send(frame.row, topic, partition, timestamp, key, value, headers))
+    frame.stage(Send(frame.row, topic, partition, timestamp, key, value, headers))
     return Staged(topic)
 
 

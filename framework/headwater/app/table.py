@@ -87,7 +87,7 @@ class Table(FaustTable[Any, Any]):
         try:
             part = frame.parts[self.number]
         except KeyError:
-            part = self._part(frame)
+            part = self._writable(frame)
         kind = type(value)
         if type(key) is not str or kind not in part.deferred or not -NUMBER_MAX < value < NUMBER_MAX:
             part.put(key, value, frame)
@@ -102,7 +102,7 @@ class Table(FaustTable[Any, Any]):
         frame = _frame_in_hand()
         if frame is None:
             self._refuse_write()
-        if not self._part(frame).delete(key, frame):
+        if not self._writable(frame).delete(key, frame):
             raise KeyError(key)
 
     def __contains__(self, key: Any) -> bool:
@@ -128,13 +128,22 @@ class Table(FaustTable[Any, Any]):
         return value
 
     def _part(self, frame: Frame) -> Any:
-        part = frame.parts.get(self.number)
+        part = frame.granted.get(self.number)
         # `touch` is the engine's: it gives the part, or has the epoch redone in lock step with others that use the table.
         if part is not None:
             return part
         if frame.touch is None:
             raise AgentStoppedError(f"agent {frame.agent!r} was started without table {self.name!r}")
         return frame.touch(self)
+
+    def _writable(self, frame: Frame) -> Any:
+        part = self._part(frame)
+        if not frame.is_open:
+            raise ReadOnlyTableError(
+                f"table {self.name!r} was changed by agent {frame.agent!r} at {_users_line()}, which holds no record: ahead of "
+                "its first one, after its instance was ended, or in the background; change tables while a record is in hand"
+            )
+        return part
 
     def _reader(self) -> Any:
         return self._app.table_reader(self)
@@ -197,7 +206,7 @@ class Table(FaustTable[Any, Any]):
         frame = _frame_in_hand()
         if frame is None:
             self._refuse_write()
-        part = self._part(frame)
+        part = self._writable(frame)
         value = part.find(key, MISSING)
         if value is MISSING:
             if default:
@@ -231,7 +240,7 @@ class Table(FaustTable[Any, Any]):
         frame = _frame_in_hand()
         if frame is None:
             self._refuse_write()
-        part = self._part(frame)
+        part = self._writable(frame)
         for data in [key for key, _ in part.raw_items()]:
             part.delete(data, frame)
 

@@ -43,9 +43,9 @@ async def _yielded(agent: Agent, frame: Frame, value: Any) -> None:
         topic = sink.topic if isinstance(sink, Agent) else sink
         if isinstance(topic, Topic):
             data = topic.encode_value(value)
-            key = frame.rows.keys[frame.row]
+            key = frame.rows.keys[frame.row] if frame.is_open else None
             check_size(topic.name, key, data, frame.message_bytes_max)
-            frame.sends.append(Send(frame.row, topic.name, None, None, key, data))
+            frame.stage(Send(frame.row, topic.name, None, None, key, data))
         elif frame.promoted or (isinstance(sink, Sink) and sink.replay == "emit"):
             result = sink(value)
             if hasattr(result, "__await__"):
@@ -82,7 +82,7 @@ def start_sender(
             assert work is not None
             at = row - work.rows[0] if isinstance(work.rows, range) else work.rows.index(row)
             data = codec.encode(value) if changes_values else work.raw_values[at]
-            frame.sends.append(Send(row, target, None, None, key, data, work.headers_at(at)))
+            frame.stage(Send(row, target, None, None, key, data, work.headers_at(at)))
 
     return run
 

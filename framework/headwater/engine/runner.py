@@ -93,6 +93,7 @@ class Runner:
         """Take how to start an instance, and where dead letters go."""
         self.agent = agent
         self.frame = frame
+        frame.close()
         self.start = start
         self.dead = dead
         self.feed = Feed(frame)
@@ -101,7 +102,7 @@ class Runner:
     @property
     def parts(self) -> dict[int, TablePart]:
         """The table parts this agent may touch."""
-        return self.frame.parts
+        return self.frame.granted
 
     async def run(self, work: Work | None) -> None:
         """Hand out work, or flush what `take` holds where there is none; return when the agent has finished it."""
@@ -125,7 +126,7 @@ class Runner:
                     ) from error
                 self._renew(rest)
                 continue
-            row = self.frame.row
+            row = failed[-1].rows[-1]
             self._roll_back(row, floors)
             attempts = attempts + 1 if failing == row else 1
             failing = row
@@ -144,16 +145,22 @@ class Runner:
     async def stop(self) -> None:
         """End the instance: its code sees a cancellation."""
         if self._instance is not None:
+            self.frame = self.frame.retire()
             self._instance.cancel()
+            self._instance.add_done_callback(_look_at)
             await asyncio.wait([self._instance], timeout=2)
             self._instance = None
 
     def _renew(self, pending: list[Work]) -> None:
-        """Replace the instance: a local variable of an agent is a cache and may vanish."""
+        """Replace the instance: a local variable of an agent is a cache and may vanish.
+
+        The old one may go on for a while (`finally`, or code that catches its cancellation); its frame takes nothing more.
+        """
         if self._instance is not None:
             self._instance.cancel()
+            self._instance.add_done_callback(_look_at)
             self._instance = None
-        self.frame.begin_again()
+        self.frame = self.frame.retire()
         self.feed = Feed(self.frame)
         for work in pending:
             self.feed.put(work)
@@ -231,7 +238,10 @@ class Runner:
                 if waiter.done():
                     return None, False
                 if progress == (self.feed.progress, self.frame.row):
+                    self.feed.stop()
+                    self.frame = self.frame.retire()
                     instance.cancel()
+                    instance.add_done_callback(_look_at)
                     await asyncio.wait({instance}, timeout=2)
                     self._instance = None
                     return TimeoutError(
@@ -244,3 +254,9 @@ class Runner:
         context = copy_context()
         context.run(CURRENT.set, self.frame)
         return context.run(asyncio.get_running_loop().create_task, self.start(self.feed, self.frame))
+
+
+def _look_at(instance: asyncio.Task[None]) -> None:
+    """Take what an ended instance raised on its way out; asyncio reports errors that nobody has looked at."""
+    if not instance.cancelled():
+        instance.exception()

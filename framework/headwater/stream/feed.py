@@ -37,6 +37,7 @@ class Feed:
         self._taking = False
         self._flushing = False
         self._lists_begun = 0
+        self._stopped: tuple[list[Work], list[Work]] | None = None
         # Shared by all loops of the instance, so that a second one goes on where the first was left, at no cost a record.
         self._entries: Iterator[tuple[int, Any]] = iter(())
         self._wake: asyncio.Future[None] | None = None
@@ -63,6 +64,8 @@ class Feed:
 
     def unfinished(self) -> tuple[list[Work], list[Work]]:
         """Return (what was in hand, what follows), each in order. Held-back records come first in what follows."""
+        if self._stopped is not None:
+            return self._stopped
         if self._taking:
             rest = list(self.held)
             if self.current is not None:
@@ -73,6 +76,10 @@ class Feed:
         at = bisect_left(self.current.rows, self.frame.row)
         failed, after = self.current.slice(at, at + 1), self.current.slice(at + 1)
         return [failed], [*([after] if len(after) else []), *self.pending]
+
+    def stop(self) -> None:
+        """Hold to what is in hand now: code that outlives its cancellation can finish nothing more."""
+        self._stopped = self.unfinished()
 
     async def values(self) -> AsyncIterator[Any]:
         """Yield decoded values one by one, in order, for ever."""
@@ -89,6 +96,7 @@ class Feed:
                 await self._wait()
             work = self.pending.popleft()
             self.current = frame.work = work
+            frame.open()
             self._entries = zip(work.rows, work.values, strict=False)
 
     async def lists(self, size: int, within_ms: int | None) -> AsyncIterator[list[Any]]:
@@ -160,6 +168,7 @@ class Feed:
     def _hand_out(self) -> list[Any]:
         self.handed, self.held = self.held, []
         last = self.handed[-1]
+        self.frame.open()
         self.frame.work, self.frame.row = last, last.rows[-1]
         self.progress += 1
         return [value for work in self.handed for value in work.values]
@@ -172,6 +181,7 @@ class Feed:
     async def _wait(self) -> None:
         """Park until there is work, or a list to hand out early."""
         self.current = None
+        self.frame.close()
         while not self.pending and not self._flushing:
             self._wake = asyncio.get_running_loop().create_future()
             self._parked.set()

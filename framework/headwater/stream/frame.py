@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from headwater.core.errors import AgentStoppedError
 from headwater.stream.column import Column
 
 if TYPE_CHECKING:
@@ -189,13 +190,18 @@ class Send:
 class Frame:
     """One agent instance in one task: set as `CURRENT` while its code runs.
 
-    `row` is the row in hand, found in `work`. `parts` are the table parts the agent may touch, by table number.
+    `row` is the row in hand, found in `work`. `parts` are the table parts the agent may touch, by table number; while it
+    holds no record the frame is *closed* and they are out of reach for writing: what code that goes on in the background
+    would do then belongs to no record, and might fall between what the log takes and what the store takes.
     """
 
     __slots__ = (
+        "_kept",
         "_random",
         "_random_row",
         "agent",
+        "is_open",
+        "is_retired",
         "message_bytes_max",
         "parts",
         "promoted",
@@ -226,6 +232,9 @@ class Frame:
         # Table parts; not typed here, because stream/ and table/ don't know each other.
         self.parts: dict[int, Any] = {}
         self.sends: list[Send] = []
+        self.is_open = True
+        self.is_retired = False
+        self._kept: dict[int, Any] = {}
         self._random: Random | None = None
         self._random_row = -1
 
@@ -242,6 +251,45 @@ class Frame:
     def begin_again(self) -> None:
         """Forget what a failed instance drew."""
         self._random = None
+
+    @property
+    def granted(self) -> dict[int, Any]:
+        """The table parts of the agent, whether it holds a record or not."""
+        return self.parts if self.is_open else self._kept
+
+    def open(self) -> None:
+        """The agent holds a record: it may write."""
+        if not self.is_open and not self.is_retired:
+            self.parts, self.is_open = self._kept, True
+
+    def close(self) -> None:
+        """The agent holds no record."""
+        if self.is_open:
+            self._kept, self.parts, self.is_open = self.parts, {}, False
+
+    def retire(self) -> Frame:
+        """Close for good, and return the frame of the instance that follows, with all that was staged."""
+        self.close()
+        self.is_retired = True
+        fresh = Frame(
+            self.agent,
+            self.rows,
+            promoted=self.promoted,
+            message_bytes_max=self.message_bytes_max,
+            touch=self.touch,
+        )
+        fresh.parts, fresh.sends = self._kept, self.sends
+        fresh.close()
+        return fresh
+
+    def stage(self, send: Send) -> None:
+        """Add a send to the open epoch. Raises AgentStoppedError where the agent holds no record."""
+        if not self.is_open:
+            raise AgentStoppedError(
+                f"agent {self.agent!r} sends to {send.topic!r} while it holds no record: ahead of its first one, after its "
+                "instance was ended, or in the background; send while a record is in hand, or from an app.task"
+            )
+        self.sends.append(send)
 
 
 CURRENT: ContextVar[Frame | None] = ContextVar("headwater_frame", default=None)
