@@ -9,6 +9,7 @@ from headwater.core.errors import RecoveryError
 from headwater.core.names import internal_topic
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
+from headwater.engine.loops import Loops
 from headwater.engine.runner import Runner
 from headwater.engine.task import Task
 from headwater.source.bounds import start_of
@@ -76,7 +77,7 @@ class Assembly:
         self.recorded = recorded
         self.state = state
         self.allow_gaps = allow_gaps
-        self.written = written
+        self.loops = Loops(app, plan, written)
         self.touch = touch
         inputs = sum(len(sub.topics) * sub.partitions for sub in plan.topology.subs)
         # Records take about four times their bytes as Python objects, and a batch read ahead waits beside the one in hand.
@@ -119,12 +120,12 @@ class Assembly:
         check = None if declared.key_type in _PLAIN_KEYS else declared.decode_key
         start, end = plan.bounds.get(f"{topic}/{partition}", (None, None))
         own = frozenset[int]()
-        if topic in self.written and not plan.promoted and topic not in plan.external:
+        if topic in self.loops.topics:
             # What this app wrote there belongs to another generation; this one's own comes from its shadow.
             own = frozenset(
                 plan.number_of(reader.name) for sub in plan.topology.subs for reader in sub.readers
             )
-            shadow = internal_topic(plan.app, plan.generation, "out", topic)
+            shadow = self.loops.shadow(topic)
             plan.partitions_of(shadow, topic)
             self._add(
                 task,
@@ -134,6 +135,7 @@ class Assembly:
                     LiveSource(self.log, shadow, partition, 0),
                     declared.codec,
                     check_key=check,
+                    is_shadow=True,
                 ),
                 state,
                 0,

@@ -21,7 +21,7 @@ class Input:
     """A topic partition that a task reads.
 
     `end` bounds the read (None: it never ends). `time_from` and `time_until` drop records of source topics outside
-    [from, until). `senders` is None for a source topic, else how many upstream tasks send to the repartition topic.
+    [from, until). `is_shadow`: it is what this very generation sends to a topic that it reads. `senders` is None for a source topic, else how many upstream tasks send to the repartition topic.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Input:
         time_until: int | None = None,
         check_key: Any = None,
         skip_agents: frozenset[int] = frozenset(),
+        is_shadow: bool = False,
     ) -> None:
         """Make the channels."""
         self.number = 0
@@ -49,6 +50,7 @@ class Input:
         self.time_until = time_until
         self.check_key = check_key
         self.skip_agents = skip_agents
+        self.is_shadow = is_shadow
         self.caught_up = False
         self.caught_up_s = 0.0
         if senders is None:
@@ -84,6 +86,11 @@ class Input:
         """Forget that senders had come to their ends."""
         for channel in self.channels:
             channel.done = False
+
+    def finish(self) -> None:
+        """Note that nothing more will come."""
+        for channel in self.channels:
+            channel.done = True
 
     def fill(self, bytes_max: int) -> bool:
         """Read what follows into the channels; tell whether there was anything."""

@@ -504,6 +504,7 @@ class Session:
     async def _all_done(self, member: Membership) -> bool:
         """Tell whether the whole group has come to its end: a bounded generation's, or that of what is there."""
         if self.plan.bounded:
+            await self._end_shadows()
             if not all(task.finished() for task in self.tasks.values()):
                 return False
             states = await asyncio.to_thread(self.positions.load, range(self.plan.topology.tasks))
@@ -513,6 +514,17 @@ class Session:
         if not self.until_idle or not self._all_quiet():
             return False
         return await asyncio.to_thread(self._group_is_idle)
+
+    async def _end_shadows(self) -> None:
+        """End the inputs by which a replay reads its own records, once nothing more can come into them."""
+        shadows = [i for task in self.tasks.values() for i in task.inputs if i.is_shadow and not i.ended]
+        if not shadows or not all(i.caught_up for i in shadows):
+            return
+        if await asyncio.to_thread(self.assembly.loops.are_read, self.log, self.positions):
+            for an_input in shadows:
+                an_input.finish()
+            self._tell()
+            self.poke()
 
     def _group_is_idle(self) -> bool:
         """Read ends, then positions, then ends again: nothing may have come meanwhile."""

@@ -194,8 +194,11 @@ class Task:
         then decided by the wall clock, and written into the cuts.
         """
         an_input = self.inputs[channel.input]
-        if self.plan.total_order or not an_input.caught_up:
+        if not an_input.caught_up:
             return True
+        if self.plan.total_order:
+            # What is in hand itself makes what comes next in a shadow: to wait for it would be to wait for ever.
+            return not an_input.is_shadow
         align_s = self.plan.align_s
         return align_s > 0 and SYSTEM_CLOCK.monotonic_s() - an_input.caught_up_s < align_s
 
@@ -527,9 +530,9 @@ class Task:
             marks["idle"] = list(self.flushed)
         if ending:
             marks["end"] = True
-        held = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
-        if held and len(self.merge.channels) > 1:
-            marks["held"] = [held[row] for row in sorted(held)]
+        cuts = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
+        if cuts and len(self.merge.channels) > 1:
+            marks["held"] = [cuts[row] for row in sorted(cuts)]
         return marks
 
 
