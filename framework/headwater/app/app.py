@@ -267,7 +267,7 @@ class App(FaustApp):
             )
         self.finalize()
         self.worker_init()
-        if self.conf.autodiscover:
+        if getattr(self.conf, "autodiscover", False):
             self.discover()
         self.worker_init_post_autodiscover()
         run(self)

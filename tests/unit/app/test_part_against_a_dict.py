@@ -96,8 +96,7 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_rolled_back_or_flu
         elif not changes:
             part.forget()
         assert [
-            (r, k.encode() if isinstance(k, str) else k, v)
-            for k, v, r in zip(*part.collect(), strict=True)
+            (r, k.encode() if isinstance(k, str) else k, v) for k, v, r in zip(*part.collect(), strict=True)
         ] == changes
         rows = model()
         assert list(part.raw_items()) == sorted(rows.items())
