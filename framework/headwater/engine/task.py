@@ -91,6 +91,9 @@ class Task:
         self._topic_numbers: list[int] = []
         self._places: list[tuple[str, int]] = []
         self._single: tuple[int, int] | None = None
+        # Of what comes again after a restart: up to where, by input, and the task times that other inputs had moved on.
+        self._again: dict[int, int] = {}
+        self._again_times: dict[tuple[str, int], int] = {}
         self._staged_bytes = 0
         self._group_records_max = self.merge.records_max
 
@@ -116,6 +119,12 @@ class Task:
         self.end_sent = self.end_recorded = bool(state.marks.get("end"))
         # What was held back comes in the order it came in first: a replay in live order knows no other.
         self.cuts = iter(state.marks.get("held", ()))
+        self._again = {
+            an_input.number: seen
+            for an_input in self.inputs
+            if (seen := state.seen.get(str(an_input.tp), 0)) > an_input.source.position
+        }
+        self._again_times = {(name, place): time for name, place, time in state.marks.get("times", ())}
         for reader, places in state.positions.items():
             # A reader that had finished more than the least of them isn't handed those records again.
             ahead = {
@@ -284,6 +293,8 @@ class Task:
         if times[0] < self.task_time or not isinstance(group.channels, int):
             times = list(accumulate(times, max, initial=self.task_time))[1:]
         self.task_time = times[-1]
+        if self._again:
+            times = self._times_again(piece, group, list(times))
         rows.task_times.extend(times)
         rows.timestamps.extend(piece.timestamps)
         rows.keys.extend(piece.keys)
@@ -309,6 +320,19 @@ class Task:
             if single.places[0] >= seen.get(channel, 0) and self.plan.is_ours(single.headers_at(0)):
                 letters.append(DeadLetter(single, DECODE, error, 1))
         return work.pick([at for at in range(count) if at not in refused]), letters
+
+    def _times_again(self, piece: Piece, group: Group, times: list[int]) -> list[int]:
+        """Give records that were in hand before a restart the task times they had then."""
+        again = False
+        for index, offset in enumerate(piece.offsets):
+            at = group.channels if isinstance(group.channels, int) else group.channels[index]
+            channel = self.merge.channels[at]
+            if offset < self._again.get(channel.input, 0):
+                again = True
+                times[index] = self._again_times.get((channel.name, piece.places[index]), piece.times[index])
+        if not again and all(i.read_position() >= self._again.get(i.number, 0) for i in self.inputs):
+            self._again, self._again_times = {}, {}
+        return times
 
     def _causes(self, piece: Piece, group: Group) -> None:
         rows, count = self.rows, len(piece)
@@ -533,6 +557,15 @@ class Task:
         cuts = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
         if cuts and len(self.merge.channels) > 1:
             marks["held"] = [cuts[row] for row in sorted(cuts)]
+        times = [
+            (self.merge.channels[work.channel_at(at)].name, work.places[at], self.rows.task_times[row])
+            for runner in self.runners
+            for work in runner.feed.held
+            for at, row in enumerate(work.rows)
+            if self.rows.task_times[row] != work.times[at]
+        ]
+        if times:
+            marks["times"] = times
         return marks
 
 
