@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from headwater.core.times import EARLIEST
 from headwater.engine.control import Control
 from headwater.engine.options import RunOptions
 from headwater.engine.replay import prepare_replay
-from tests.unit.engine.runs import Declare, Place
+from tests.unit.engine.runs import Declare, Place, at_work, until
 
 TOPICS = ("loop", "other")
 
@@ -124,3 +125,17 @@ def test_a_bounded_replay_of_a_loop_through_a_group_by_is_refused(place: Place) 
     place.run(declare, partitions=3)
     with pytest.raises(hw.HeadwaterError, match="--follow"):
         replay(place, declare, "never")
+
+
+@pytest.mark.timeout(60)
+async def test_a_replay_that_follows_a_loop_keeps_up_with_live_epochs(place: Place) -> None:
+    app = place.app(countdown(1))
+    prepare = place.app(countdown(1))
+    await asyncio.to_thread(
+        prepare_replay, prepare, place.log, place.archive, time_from=EARLIEST, name="f", follow=True
+    )
+    async with at_work(place, app, generation="f") as engine:
+        await until(lambda: place.log.topic("app.f.changelog.seen") is not None)
+        await until(lambda: counted(place, "f") == expected(1), 20)
+        assert engine.session.epoch_s == 0.1
+        assert engine.error is None

@@ -93,6 +93,10 @@ def promote(session: Session, name: str) -> None:
         session.output.note(
             f"headwater: generation {name!r} is bounded: it ends at {end}; a worker started now goes on from there"
         )
+    session.output.note(
+        f"headwater: a worker of {name!r} sends to the real topics from its own positions on: what {previous!r} has sent "
+        "beyond them is sent once more, what only the shadow has stays there"
+    )
     session.output.result(
         {"promoted": name, "previous": previous, "ends": generation.time_until},
         f"readers see generation {name!r} now; `headwater rollback` goes back to {previous!r}",

@@ -295,7 +295,8 @@ class Engine(Service):
             app, log, self.archive, plan, {spec.name: spec.plan for spec in specs}, slot.url,
             allow_gaps=options.allow_gaps, written=written, touch=self._touch,
         )  # fmt: skip
-        epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if in_history else EPOCH_LIVE_S)
+        # One that follows is live for all but its beginning, and more so once it is promoted.
+        epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if plan.bounded else EPOCH_LIVE_S)
         session = Session(
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",

@@ -156,6 +156,7 @@ def test_a_replay_of_the_same_logic_is_equal_and_can_be_promoted_and_undone(run:
     assert run("table", "dump", "counts", "--generation", "v2").out == run("table", "dump", "counts").out
     assert len(run("read", "loud", "--generation", "v2").rows) == len(run("read", "loud").rows) == 7
     promoted = run("promote", "v2", "--json")
+    assert "is sent once more" in promoted.err
     assert promoted.rows == [{"promoted": "v2", "previous": "live", "ends": None}]
     assert "is bounded: it ends at" in promoted.err
     assert {row["name"]: row["promoted"] for row in run("generations", "--json").rows} == {
