@@ -61,3 +61,30 @@ def test_headwater_keeps_a_record_whose_key_raises_as_a_dead_letter(tmp_path: Pa
     assert (info["error"], info["attempts"]) == ("KeyRefusedError", 3)
     sender = next(state for state in place.commits() if "grouper.group_by" in state.positions)
     assert sender.positions["grouper.group_by"] == {"orders/0": 3}
+
+
+def test_headwater_tells_of_a_tombstone_that_a_field_can_give_no_key(tmp_path: Path) -> None:
+    """I20: a tombstone has no fields: it is a dead letter; a key function that knows what to do with None is asked."""
+    place = Place(tmp_path)
+    place.append("orders", [{"item": "a"}, None, {"item": "b"}])
+
+    def declare(app: hw.App) -> None:
+        orders = app.topic("orders", value_type=dict)
+        fields, functions = app.Table("fields", default=int), app.Table("functions", default=int)
+
+        @app.agent(orders.group_by("item"))
+        async def by_field(stream: hw.Stream) -> None:
+            async for order in stream:
+                fields[order["item"]] += 1
+
+        @app.agent(orders.group_by(lambda order: "gone" if order is None else order["item"]))
+        async def by_function(stream: hw.Stream) -> None:
+            async for order in stream:
+                functions["gone" if order is None else order["item"]] += 1
+
+    place.run(declare)
+    assert place.table("fields") == {b"a": 1, b"b": 1}
+    assert place.table("functions") == {b"a": 1, b"b": 1, b"gone": 1}
+    assert [(value, info["offset"], info["error"]) for _, value, info in place.dead()] == [
+        (None, 1, "KeyRefusedError")
+    ]

@@ -1,12 +1,14 @@
 """The binary header `hw` on derived records: where a record came from; and `hw.t`, `hw.m`, which the engine reads.
 
-`hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index,
-and on repartition topics also the channel's emit sequence and how far the sender's task time was ahead. `hw.t` is the event time (ms, decimal text) where the log's
-timestamp can't hold it. `hw.m` marks a repartition record that is not data (JSON).
+`hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index;
+then, on repartition topics, the channel's emit sequence and how far the sender's task time was ahead, and on outputs the
+number of the app that wrote it. `hw.t` is the event time (ms, decimal text) where the log's timestamp can't hold it.
+`hw.m` marks a repartition record that is not data (JSON).
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import NamedTuple
 
 ORIGIN = "hw"
@@ -19,7 +21,8 @@ TARGET = "hw.to"
 
 class Origin(NamedTuple):
     """Where a derived record came from; `sequence` counts the records of one channel from 0, `ahead_ms` is how far the
-    sender's task time was ahead of the record's timestamp (both only on repartition topics).
+    sender's task time was ahead of the record's timestamp (both only on repartition topics). `app` is the writing app's
+    number (only on outputs).
     """
 
     agent: int
@@ -29,6 +32,12 @@ class Origin(NamedTuple):
     emit: int
     sequence: int = 0
     ahead_ms: int = 0
+    app: int | None = None
+
+
+def app_number(app: str) -> int:
+    """Return the number by which an app's outputs are known in whatever topic they stand."""
+    return zlib.crc32(app.encode())
 
 
 def encode_varints(*numbers: int) -> bytes:
@@ -60,7 +69,9 @@ def decode_varints(data: bytes) -> list[int]:
 
 def encode_origin(origin: Origin) -> bytes:
     """Return the header value for an origin."""
-    return encode_varints(*origin)
+    if origin.app is not None:
+        return encode_varints(*origin[:5], origin.app)
+    return encode_varints(*origin[:7])
 
 
 def decode_origin(data: bytes) -> Origin:
@@ -68,4 +79,7 @@ def decode_origin(data: bytes) -> Origin:
     numbers = decode_varints(data)
     if not 5 <= len(numbers) <= 7:
         raise ValueError(f"an origin has 5 to 7 varints, found {len(numbers)}")
+    if len(numbers) == 6:
+        agent, topic, partition, offset, emit, app = numbers
+        return Origin(agent, topic, partition, offset, emit, app=app)
     return Origin(*numbers)

@@ -119,12 +119,10 @@ class Assembly:
         declared = self.app.topic_named(topic)
         check = None if declared.key_type in _PLAIN_KEYS else declared.decode_key
         start, end = plan.bounds.get(f"{topic}/{partition}", (None, None))
-        own = frozenset[int]()
+        own: int | None = None
         if topic in self.loops.topics:
             # What this app wrote there belongs to another generation; this one's own comes from its shadow.
-            own = frozenset(
-                plan.number_of(reader.name) for sub in plan.topology.subs for reader in sub.readers
-            )
+            own = plan.app_number
             shadow = self.loops.shadow(topic)
             plan.partitions_of(shadow, topic)
             self._add(
@@ -143,7 +141,7 @@ class Assembly:
         first = start_of(self.archive, self.log, topic, partition) if start is None else start
         an_input = Input(
             topic, partition, self._source(topic, partition, first), declared.codec, end=end,
-            time_from=plan.time_from, time_until=plan.time_until, check_key=check, skip_agents=own,
+            time_from=plan.time_from, time_until=plan.time_until, check_key=check, skip_app=own,
         )  # fmt: skip
         self._add(task, an_input, state, first)
 

@@ -36,7 +36,7 @@ class Input:
         time_from: int | None = None,
         time_until: int | None = None,
         check_key: Any = None,
-        skip_agents: frozenset[int] = frozenset(),
+        skip_app: int | None = None,
         is_shadow: bool = False,
     ) -> None:
         """Make the channels."""
@@ -49,7 +49,7 @@ class Input:
         self.time_from = time_from
         self.time_until = time_until
         self.check_key = check_key
-        self.skip_agents = skip_agents
+        self.skip_app = skip_app
         self.is_shadow = is_shadow
         self.caught_up = False
         self.caught_up_s = 0.0
@@ -129,7 +129,7 @@ class Input:
 
     def _within(self, batch: Batch) -> Batch:
         low, high = self.time_from, self.time_until
-        if (low is None and high is None and not self.skip_agents) or not len(batch):
+        if (low is None and high is None and self.skip_app is None) or not len(batch):
             return batch
         times = batch.timestamps
         keep = [
@@ -151,10 +151,10 @@ class Input:
 
     def _own(self, batch: Batch, at: int) -> bool:
         """Tell whether this app's own agents wrote the record, in a topic that the app both reads and writes."""
-        if not self.skip_agents:
+        if self.skip_app is None:
             return False
         value = dict(batch.headers_at(at)).get(ORIGIN)
-        return value is not None and decode_origin(value).agent in self.skip_agents
+        return value is not None and decode_origin(value).app == self.skip_app
 
     def _demultiplex(self, batch: Batch) -> None:
         """Sort a repartition batch into its channels; read marks."""

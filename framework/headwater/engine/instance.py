@@ -65,9 +65,11 @@ def start_sender(
         changes_values = any(step.kind == "map" for step in reader.steps)
         codec = topics[reader.topics[0]].codec
         async for value in stream:
-            if value is None:
-                # A tombstone has no value to take a key from; it belongs to the old key alone.
-                continue
+            if value is None and not callable(group_by.key):
+                raise KeyRefusedError(
+                    f"group_by of {reader.agent!r} takes the key from the field {group_by.key!r}, and a tombstone has no "
+                    "fields; filter tombstones out first, or give group_by a function that knows what to do with None"
+                )
             try:
                 key = encode_key(group_by.key_of(value))
             except (KeyError, AttributeError, TypeError) as error:

@@ -64,7 +64,7 @@ def sends(
             origin = Origin(number, *cause, emit, sequence, ahead)
             header = encode_origin(origin)
         else:
-            header = encode_varints(number, *cause, emit)
+            header = encode_varints(number, *cause, emit, plan.app_number)
         column = columns.get(tp)
         if column is None:
             column = columns[tp] = ([], [], [], [])

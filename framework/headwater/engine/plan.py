@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from headwater.core.header import TARGET
+from headwater.core.header import TARGET, app_number
 from headwater.core.names import internal_topic
 from headwater.engine.topology import GROUP_BY
 
@@ -44,10 +44,17 @@ class RunPlan:
     redrive: bool = True
     _numbers: dict[str, int] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
+    _app_number: int = 0
 
     def __post_init__(self) -> None:
         """Number the names."""
         self._numbers = {name: at for at, name in enumerate(self.names)}
+        self._app_number = app_number(self.app)
+
+    @property
+    def app_number(self) -> int:
+        """The app's number in the headers of its outputs."""
+        return self._app_number
 
     @property
     def dead_topic(self) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headwater.core.batch import Append, Headers
 from headwater.core.errors import LogCorruptError
-from headwater.core.header import MARK, ORIGIN, Origin, encode_origin
+from headwater.core.header import MARK, ORIGIN, Origin, app_number, encode_origin
 from headwater.core.values import codec_for
 from headwater.engine.inputs import Input
 from headwater.engine.positions import TaskState
@@ -193,9 +193,9 @@ def test_bounds_keep_records_of_their_times_and_positions_pass_the_rest(
 
 def test_what_the_apps_own_agents_wrote_is_passed_over_where_asked(log: Log) -> None:
     """A replay of a topic that the app both reads and writes takes others' records; its own come from the shadow."""
-    own = ((ORIGIN, encode_origin(Origin(5, 0, 0, 0, 0))),)
-    other = ((ORIGIN, encode_origin(Origin(6, 0, 0, 0, 0))),)
+    own = ((ORIGIN, encode_origin(Origin(5, 0, 0, 0, 0, app=app_number("ours")))),)
+    other = ((ORIGIN, encode_origin(Origin(5, 0, 0, 0, 0, app=app_number("theirs")))),)
     _append(log, [b"people's", b"own", b"another's"], [1, 2, 3], [(), own, other])
-    made = _input(log, skip_agents=frozenset({5}))
+    made = _input(log, skip_app=app_number("ours"))
     made.fill(1 << 20)
     assert _values(made.channels[0]) == [b"people's", b"another's"]
