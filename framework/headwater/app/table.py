@@ -20,7 +20,7 @@ from headwater.core.keys import decode_key
 from headwater.core.names import check_part
 from headwater.core.values import codec_for
 from headwater.stream.frame import CURRENT
-from headwater.table.part import MISSING, NUMBER_MAX
+from headwater.table.part import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,10 +89,10 @@ class Table(FaustTable[Any, Any]):
         except KeyError:
             part = self._writable(frame)
         kind = type(value)
-        if type(key) is not str or kind not in part.deferred or not -NUMBER_MAX < value < NUMBER_MAX:
+        if type(key) is not str or kind not in part.deferred or not -1e300 < value < 1e300:
             part.put(key, value, frame)
             return
-        # TablePart.put for a text key and a number, written out: a call less a record.
+        # TablePart.put for a text key and a number below NUMBER_MAX, written out: a call and two look-ups less a record.
         if key not in part.admitted:
             part.admit(key, key, frame)
         part.changes += (key, value, frame.row)

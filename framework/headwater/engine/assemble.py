@@ -221,6 +221,7 @@ class Assembly:
                         frame,
                         self._start(reader),
                         task.dead_letter,
+                        task.decoded_anew,
                     )
                 )
                 task.reads[reader.name] = {

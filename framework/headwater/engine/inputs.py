@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.core.batch import Batch, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import LogCorruptError
+from headwater.core.errors import LogCorruptError, ValueRefusedError
 from headwater.core.header import MARK, ORIGIN, decode_origin
 from headwater.merge.channel import Channel, Piece
 
@@ -112,6 +112,16 @@ class Input:
             self._demultiplex(batch)
         self._check_end()
         return True
+
+    def decode_ahead(self) -> None:
+        """Decode what waits first in each channel. What can't be decoded is left to the hand-out, which says why."""
+        for channel in self.channels:
+            piece = channel.pieces[0] if channel.pieces else None
+            if piece is not None and piece.decoded is None:
+                try:
+                    piece.decoded = self.codec.decode_all(piece.values)
+                except ValueRefusedError:
+                    return
 
     def read_position(self) -> int:
         """Return the offset from which this input must be read again for all that still waits in its channels."""

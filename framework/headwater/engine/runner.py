@@ -89,13 +89,15 @@ class Runner:
         frame: Frame,
         start: Callable[[Feed, Frame], Coroutine[Any, Any, None]],
         dead: Callable[[DeadLetter], None],
+        decoded_anew: Callable[[Work], Work],
     ) -> None:
-        """Take how to start an instance, and where dead letters go."""
+        """Take how to start an instance, where dead letters go, and how values are decoded once more."""
         self.agent = agent
         self.frame = frame
         frame.close()
         self.start = start
         self.dead = dead
+        self.decoded_anew = decoded_anew
         self.feed = Feed(frame)
         self._instance: asyncio.Task[None] | None = None
 
@@ -128,6 +130,7 @@ class Runner:
                 continue
             row = failed[-1].rows[-1]
             self._roll_back(row, floors)
+            failed = [self.decoded_anew(part) for part in failed]
             attempts = attempts + 1 if failing == row else 1
             failing = row
             if attempts <= self.agent.retries:
@@ -179,6 +182,7 @@ class Runner:
                     if error is None:
                         break
                     self._roll_back(single.rows[0], floors)
+                    single = self.decoded_anew(single)
                     if attempts > self.agent.retries:
                         self._give_up([single], error, attempts)
                         break

@@ -27,7 +27,7 @@ from headwater.log.interface import Transaction
 from headwater.source.bounds import start_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from headwater.archive.archive import Archive
     from headwater.engine.assemble import Assembly
@@ -464,11 +464,12 @@ class Session:
         point("epoch.collect")
         appends: list[Append] = []
         states: list[TaskState] = []
+        changelogs: list[Callable[[], list[Append]]] = []
         for task in tasks:
-            more, state = task.collect()
+            more, changelog, state = task.collect()
             appends += more
+            changelogs.append(changelog)
             states.append(state)
-        changed = {(append.topic, append.partition): len(append) for append in appends}
         hint = self.positions.hint()
         now = max((s.time for s in states if s.time is not None), default=0)
         appends.append(self.positions.append(states, max(0, now)))
@@ -477,9 +478,17 @@ class Session:
             for name, offset in state.read.items():
                 topic, _, partition = name.rpartition("/")
                 places[TopicPartition(topic, int(partition))] = offset
-        transaction = Transaction(appends, places, member, [task.number for task in tasks])
-        point("epoch.before_log")
-        committing = asyncio.ensure_future(asyncio.to_thread(self.log.commit, transaction))
+        changed: dict[tuple[str, int], int] = {}
+
+        def commit() -> dict[TopicPartition, int]:
+            for changelog in changelogs:
+                for append in changelog():
+                    changed[append.topic, append.partition] = len(append)
+                    appends.append(append)
+            point("epoch.before_log")
+            return self.log.commit(Transaction(appends, places, member, [task.number for task in tasks]))
+
+        committing = asyncio.ensure_future(asyncio.to_thread(commit))
         # The disk's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
         await asyncio.sleep(0)
         try:

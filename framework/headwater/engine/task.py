@@ -26,7 +26,7 @@ from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from headwater.core.batch import Append
     from headwater.engine.inputs import Input
@@ -153,9 +153,11 @@ class Task:
         return came
 
     def prefetch(self) -> None:
-        """Read ahead while the log commits, where nothing waits."""
+        """Read and decode ahead while the log commits: what waits in the channels belongs to no epoch yet."""
         if not self.merge.waiting():
             self.fill()
+        for an_input in self.inputs:
+            an_input.decode_ahead()
 
     def next_group(self) -> Group | None:
         """Return the next group, or None while nothing can be taken."""
@@ -238,7 +240,7 @@ class Task:
             mark = next(at)
             count = part.count - mark
             changes += count
-            sample = part.changes[3 * mark + 1 :: 3 * max(1, count // WEIGHED_MAX)]
+            sample = part.changes[3 * mark + 1 :: 3 * max(1, count // WEIGHED_MAX)] if count else []
             nbytes += _weight([value if isinstance(value, bytes) else None for value in sample], count)
         for runner in self.runners:
             mark = next(at)
@@ -302,7 +304,7 @@ class Task:
         channels = self.merge.channels
         if isinstance(group.channels, int):
             inputs: int | list[int] = channels[group.channels].input
-            values, refused = self._decode(self.inputs[inputs], piece.keys, piece.values)  # type: ignore[index]
+            values, refused = self._decode(self.inputs[inputs], piece)  # type: ignore[index]
         else:
             inputs = [channels[at].input for at in group.channels]
             values, refused = self._decode_mixed(inputs, piece)
@@ -361,19 +363,28 @@ class Task:
         rows.cause_offsets.extend(piece.offsets)
         rows.cause_emits.extend([0] * count)
 
-    def _decode(
-        self, an_input: Input, keys: Sequence[bytes | None], values: Sequence[bytes | None]
-    ) -> tuple[Sequence[Any], dict[int, Exception]]:
+    def _decode(self, an_input: Input, piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
         try:
-            decoded = an_input.codec.decode_all(values)
+            decoded = piece.decoded
+            if decoded is None:
+                decoded = an_input.codec.decode_all(piece.values)
             if an_input.check_key is not None:
-                for key in keys:
+                for key in piece.keys:
                     an_input.check_key(key)
         except (ValueRefusedError, KeyRefusedError):
             return self._decode_singly(
-                [(an_input, key, value) for key, value in zip(keys, values, strict=True)]
+                [(an_input, key, value) for key, value in zip(piece.keys, piece.values, strict=True)]
             )
         return decoded, {}
+
+    def decoded_anew(self, work: Work) -> Work:
+        """Return records with their values decoded again: an agent that failed may have changed the ones it had."""
+        fresh = work.slice(0)
+        fresh.values = [
+            None if data is None else self.inputs[work.input_at(at)].codec.decode(data)
+            for at, data in enumerate(work.raw_values)
+        ]
+        return fresh
 
     def _decode_mixed(self, inputs: list[int], piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
         return self._decode_singly(
@@ -460,14 +471,14 @@ class Task:
     def _finished(self) -> bool:
         return bool(self.inputs) and all(i.ended for i in self.inputs)
 
-    def collect(self) -> tuple[list[Append], TaskState]:
-        """Return what the open epoch appends, and the state it reaches. May be asked again after a failed commit."""
+    def collect(self) -> tuple[list[Append], Callable[[], list[Append]], TaskState]:
+        """Return what the open epoch appends, what makes its changelog's appends, and the state it reaches.
+
+        The changelog is the dearest part; the thread that commits makes it, while the task rests.
+        """
         appends: list[Append] = []
         emitted = dict(self.emitted)
         appends += self._sends(emitted)
-        for name, part in self.parts.items():
-            topic = self.plan.changelog_topic(name)
-            appends += outbox.changelog(part, self.rows, topic, self.partition, self.history[name])
         appends += outbox.dead_letters(self.dead, self.plan.dead_topic)
         ending = self._finished()
         if self.sends_to and (self.groups or (ending and not self.end_sent)):
@@ -480,7 +491,14 @@ class Task:
             None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
             self._seen(),
         )  # fmt: skip
-        return appends, state
+        return appends, self._changelogs, state
+
+    def _changelogs(self) -> list[Append]:
+        appends = []
+        for name, part in self.parts.items():
+            topic = self.plan.changelog_topic(name)
+            appends += outbox.changelog(part, self.rows, topic, self.partition, self.history[name])
+        return appends
 
     def committed(self, state: TaskState, changelog: dict[str, int]) -> None:
         """Begin the next epoch after the log has taken this one; `changelog` has the next offset of each table."""

@@ -28,7 +28,7 @@ NEVER = -(1 << 63)
 class Piece:
     """Consecutive records of one channel, as columns; `places` rise by channel order, `offsets` are the topic's own."""
 
-    __slots__ = ("causes", "headers", "keys", "offsets", "places", "times", "timestamps", "values")
+    __slots__ = ("causes", "decoded", "headers", "keys", "offsets", "places", "times", "timestamps", "values")
 
     def __init__(
         self,
@@ -40,8 +40,13 @@ class Piece:
         offsets: Sequence[int],
         places: Sequence[int],
         causes: tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]] | None,
+        decoded: Sequence[Any] | None = None,
     ) -> None:
-        """Take equally long columns; `causes` are topic number, partition, offset, emit, or None for the record itself."""
+        """Take equally long columns; `causes` are topic number, partition, offset, emit, or None for the record itself.
+
+        `decoded` are the values as the topic's codec gives them, where they were decoded ahead.
+        """
+        self.decoded = decoded
         self.times = times
         self.timestamps = timestamps
         self.keys = keys
@@ -63,6 +68,7 @@ class Piece:
             self.times[part], self.timestamps[part], self.keys[part], self.values[part],
             None if self.headers is None else self.headers[part], self.offsets[part], self.places[part],
             None if self.causes is None else tuple(column[part] for column in self.causes),  # type: ignore[arg-type]
+            None if self.decoded is None else self.decoded[part],
         )  # fmt: skip
 
 
@@ -191,4 +197,5 @@ def join(pieces: Sequence[Piece]) -> Piece:
         chain([p.times for p in pieces]), chain([p.timestamps for p in pieces]), chain([p.keys for p in pieces]),
         chain([p.values for p in pieces]), headers, chain([p.offsets for p in pieces]),
         chain([p.places for p in pieces]), causes,  # type: ignore[arg-type]
+        None if any(p.decoded is None for p in pieces) else chain([p.decoded for p in pieces]),
     )  # fmt: skip
