@@ -485,9 +485,10 @@ class Session:
                 for append in changelog():
                     changed[append.topic, append.partition] = len(append)
                     appends.append(append)
-            point("epoch.before_log")
             return self.log.commit(Transaction(appends, places, member, [task.number for task in tasks]))
 
+        # Not within `commit`: a stop sent from a thread lets that thread run on for a moment, into the log's transaction.
+        point("epoch.before_log")
         committing = asyncio.ensure_future(asyncio.to_thread(commit))
         # The disk's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
         await asyncio.sleep(0)
