@@ -63,10 +63,15 @@ def test_a_worker_stopped_past_its_lease_can_do_no_harm_when_it_wakes_up(
     shop.check_done(stores=False)
     before = shop.ends()
     zombie.process.send_signal(signal.SIGCONT)
-    assert zombie.wait() == 0, zombie.errors()
+    code = zombie.wait()
+    if code == -signal.SIGKILL:
+        # A heartbeat of its own, in another thread, was just inside a transaction: then it blocks, and is ended for that.
+        assert f"ended process {zombie.pid} with SIGKILL" in other.errors()
+    else:
+        assert code == 0, zombie.errors()
+        assert "joining again" in zombie.errors()
     assert shop.ends() == before, "the zombie wrote something"
     shop.check_done()
-    assert "joining again" in zombie.errors()
     taken_s = max(first.values())
     assert longest_s < LEASE_S + GRACE_S
     tell(
@@ -118,7 +123,9 @@ def test_of_three_workers_one_stops_and_the_others_take_its_tasks(
     before = shop.ends()
     if zombie.process.poll() is None:
         zombie.process.send_signal(signal.SIGCONT)
-    assert zombie.wait() == (-signal.SIGKILL if name.startswith("log.") else 0), zombie.errors()
+    # Elsewhere too a heartbeat in another thread may have been inside a transaction when everything stopped.
+    may_end = {-signal.SIGKILL} if name.startswith("log.") else {0, -signal.SIGKILL}
+    assert zombie.wait() in may_end, zombie.errors()
     assert shop.ends() == before, "the zombie wrote something"
     shop.check_done()
     shop.check_cut()
