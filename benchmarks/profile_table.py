@@ -28,13 +28,13 @@ from benchmarks.loading import load_log
 from benchmarks.reference import sqlite_table
 from headwater.core.batch import Append
 from headwater.core.keys import key_text
+from headwater.engine import outbox
 from headwater.log import open_log
 from headwater.log.interface import Transaction
 from headwater.merge.channel import Channel
 from headwater.merge.merge import Merge
 from headwater.stream.feed import Feed
 from headwater.stream.frame import CURRENT, Frame, Rows, Work
-from headwater.table.changelog import changes_of, encode, thin
 from headwater.table.part import TablePart
 from headwater.table.store import open_store
 
@@ -115,15 +115,8 @@ class MiniTask:
         )  # fmt: skip
 
     def changelog(self, history: Any) -> list[Append]:
-        """Return the epoch's changes as an append, as Task._changelog does."""
-        part, rows = self.part, self.rows
-        numbers = pa.array(part.rows, pa.int32())
-        times = rows.task_times.arrow(pa.int64()).take(numbers)
-        offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
-        changes = changes_of(part.keys, part.values, times, (0, self.partition, offsets, 0))
-        blobs = encode(thin(changes, history))
-        stamps = [blob.task_time_max for blob in blobs]
-        return [Append(CHANGELOG, self.partition, stamps, [None] * len(blobs), [blob.data for blob in blobs])]
+        """Return the epoch's changes as an append, by the engine's own step."""
+        return outbox.changelog(self.part, self.rows, CHANGELOG, self.partition, history)
 
     def begin_epoch(self) -> None:
         """Take new rows."""
