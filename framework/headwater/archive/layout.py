@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote
 
-from headwater.core.errors import SegmentCorruptError
-
 VERSION = "v1"
 META = "_meta.json"
 
@@ -61,13 +59,3 @@ def parse_segment(name: str) -> int | None:
     """Return the base in a segment's file name, or None where it is no segment (orphans, temporary files)."""
     match = _SEGMENT.match(name)
     return int(match[1]) if match else None
-
-
-def base_of(path: str) -> int:
-    """Return the base in a segment's path; raises SegmentCorruptError where the path isn't a segment's."""
-    base = parse_segment(path.rpartition("/")[2])
-    if base is None:
-        raise SegmentCorruptError(
-            f"{path} isn't named like a segment (20 digits and .parquet); move it out of the archive"
-        )
-    return base

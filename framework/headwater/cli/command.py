@@ -113,3 +113,28 @@ def group(name: str, *, example: str) -> Callable[[Callable[..., Any]], Group]:
         return click.group(name, cls=Group, example=example)(function)
 
     return declare
+
+
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many OS processes.",
+)
+
+allow_gaps_option = click.option(
+    "--allow-gaps", is_flag=True, help="Go on where neither archive nor log has the records."
+)
+
+
+def epoch_option(otherwise: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare `--epoch`; `otherwise` says what holds without it."""
+    return click.option(
+        "--epoch",
+        "epoch_s",
+        type=click.FloatRange(0.001, 60),
+        metavar="S",
+        help=f"Seconds between commits (else {otherwise}).",
+    )

@@ -13,7 +13,6 @@ from headwater.cli.output import json_line
 from headwater.cli.session import Session, pass_session
 from headwater.core.envelope import to_envelope
 from headwater.core.errors import TimeRangeError, UnknownNameError
-from headwater.core.names import internal_topic
 from headwater.core.times import EARLIEST, format_time
 
 if TYPE_CHECKING:
@@ -107,10 +106,10 @@ def read(
 
 def shadow_topic(session: Session, generation: str, topic: str) -> str:
     """Return where a generation's output of a topic is: its shadow, or for the first generation the topic itself."""
-    from headwater.engine.generation import LIVE
+    from headwater.engine.generation import output_topic
 
     session.control.generation(generation)
-    return topic if generation == LIVE else internal_topic(session.app_id, generation, "out", topic)
+    return output_topic(session.app_id, generation, topic)
 
 
 def _merged(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli.command import command
+from headwater.cli.command import allow_gaps_option, command, epoch_option, processes_option
 from headwater.cli.logs import show_logs
 from headwater.cli.output import is_terminal, time_text
 from headwater.cli.session import Session, pass_session
@@ -52,22 +52,9 @@ _LINE_EVERY = 40
     show_default=True,
     help="By event time over all inputs, or as the parent took the records.",
 )
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="How many OS processes.",
-)
-@click.option(
-    "--epoch",
-    "epoch_s",
-    type=click.FloatRange(0.001, 60),
-    metavar="S",
-    help="Seconds between commits (else 1).",
-)
-@click.option("--allow-gaps", is_flag=True, help="Go on where neither archive nor log has the records.")
+@processes_option
+@epoch_option("1")
+@allow_gaps_option
 @pass_session
 def replay(
     session: Session,

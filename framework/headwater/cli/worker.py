@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import click
 
-from headwater.cli.command import command
+from headwater.cli.command import allow_gaps_option, command, epoch_option, processes_option
 from headwater.cli.logs import LEVELS, show_logs
 from headwater.cli.session import Session, pass_session
 from headwater.core.errors import MisuseError
 
 
 @command("worker", example="headwater -A headwater_apps.flights worker --until-idle --processes 3")
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="How many OS processes.",
-)
+@processes_option
 @click.option(
     "--until-idle",
     is_flag=True,
     help="End with 0 once the whole group has processed and committed all that is there.",
 )
-@click.option(
-    "--epoch",
-    "epoch_s",
-    type=click.FloatRange(0.001, 60),
-    metavar="S",
-    help="Seconds between commits (else 0.1, in a replay 1).",
-)
-@click.option("--allow-gaps", is_flag=True, help="Go on where neither archive nor log has the records.")
+@epoch_option("0.1, in a replay 1")
+@allow_gaps_option
 @click.option(
     "--generation",
     metavar="NAME",

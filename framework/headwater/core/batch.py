@@ -28,6 +28,12 @@ class TopicPartition(NamedTuple):
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}"
 
+    @classmethod
+    def parse(cls, text: str) -> TopicPartition:
+        """Return the partition that `str` wrote as "topic/partition"."""
+        topic, _, partition = text.rpartition("/")
+        return cls(topic, int(partition))
+
 
 def as_list(column: Any) -> Sequence[Any]:
     """Return a column as a sequence of Python values, converting an Arrow array."""

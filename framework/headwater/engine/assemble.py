@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
-from headwater.core.names import internal_topic
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
 from headwater.engine.loops import Loops
@@ -123,7 +122,7 @@ class Assembly:
         if topic in self.loops.topics:
             # What this app wrote there belongs to another generation; this one's own comes from its shadow.
             own = plan.app_number
-            shadow = self.loops.shadow(topic)
+            shadow = plan.shadow_of(topic)
             plan.partitions_of(shadow, topic)
             self._add(
                 task,
@@ -227,8 +226,7 @@ class Assembly:
                 task.reads[reader.name] = {
                     number
                     for topic, number in numbers.items()
-                    if topic in reader.topics
-                    or topic in {internal_topic(plan.app, plan.generation, "out", t) for t in reader.topics}
+                    if topic in reader.topics or topic in map(plan.shadow_of, reader.topics)
                 }
                 if reader.sends_to is not None:
                     task.sends_to[reader.name] = reader.sends_to

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from headwater.core.header import ORIGIN
-from headwater.core.names import internal_topic, parse_internal
-from headwater.engine.generation import LIVE
+from headwater.core.names import parse_internal
+from headwater.engine.generation import output_topic
 from headwater.engine.history import fold_table, known_topics, partitions_of, read_topic, tables_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def compare(
         diff.tables.append(compare_tables(table, sides[0], sides[1], keys_max=keys_max))
     topics = {name for generation in (a, b) for name in _outputs(log, archive, app_id, generation.name)}
     for topic in sorted(topics):
-        places = [_output_topic(app_id, generation.name, topic) for generation in (a, b)]
+        places = [output_topic(app_id, generation.name, topic) for generation in (a, b)]
         partitions = {p for place in places for p in partitions_of(log, archive, place)}
         for partition in sorted(partitions):
             found = [_records(log, archive, place, partition, derived=place == topic) for place in places]
@@ -202,10 +202,6 @@ def _outputs(log: Log, archive: Archive | None, app_id: str, generation: str) ->
     """
     parts = (parse_internal(topic, app_id) for topic in known_topics(log, archive))
     return {p.name for p in parts if p is not None and p.generation == generation and p.kind == "out"}
-
-
-def _output_topic(app_id: str, generation: str, topic: str) -> str:
-    return topic if generation == LIVE else internal_topic(app_id, generation, "out", topic)
 
 
 def _records(

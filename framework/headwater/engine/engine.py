@@ -27,6 +27,7 @@ from headwater.engine.assemble import Assembly
 from headwater.engine.committed import CommittedRows, as_of_rows
 from headwater.engine.control import Control
 from headwater.engine.generation import DISCARDED, LIVE, RUNNING, Generation
+from headwater.engine.loops import topics_written
 from headwater.engine.options import RunOptions
 from headwater.engine.plan import RunPlan
 from headwater.engine.positions import Positions
@@ -256,8 +257,8 @@ class Engine(Service):
     ) -> Session:
         app, log = self.app, self.log_client
         topology = build_topology(app.id, name, specs, self.ensure_topic)
-        generation = self._generation(control, name, topology)
-        written = self._written()
+        written = frozenset(topics_written(app.declared.agents.values()))
+        generation = self._generation(control, name, topology, written)
         # Readers see it, so what comes after its end is its to process: from there it is a live run.
         goes_on = promoted and generation.is_bounded and generation.state != RUNNING
         bounds = {
@@ -305,7 +306,9 @@ class Engine(Service):
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)
         return session
 
-    def _generation(self, control: Control, name: str, topology: Topology) -> Generation:
+    def _generation(
+        self, control: Control, name: str, topology: Topology, written: frozenset[str]
+    ) -> Generation:
         """Return the generation's metadata, written at its first start; refuse one that doesn't fit."""
         found = control.generations().get(name)
         if found is not None and found.state == DISCARDED and name != LIVE:
@@ -318,8 +321,8 @@ class Engine(Service):
                 check_same(topology, found.topology, name)
                 return found
         names = [reader.name for sub in topology.subs for reader in sub.readers]
-        topics = sorted(set(topology.source_topics) | set(topology.repartition_topics) | self._written())
-        shadows = [internal_topic(self.app.id, name, "out", topic) for topic in sorted(self._written())]
+        topics = sorted(set(topology.source_topics) | set(topology.repartition_topics) | written)
+        shadows = [internal_topic(self.app.id, name, "out", topic) for topic in sorted(written)]
         described = {
             "topology": topology.describe(),
             "names": [*names, *topics, *shadows],
@@ -345,16 +348,6 @@ class Engine(Service):
             except (OSError, TypeError):
                 parts.append(agent.name)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-    def _written(self) -> frozenset[str]:
-        """Return the topics that sinks write."""
-        names = set()
-        for agent in self.app.declared.agents.values():
-            for sink in agent.sinks:
-                topic = getattr(sink, "topic", sink)
-                if hasattr(topic, "topics") and len(topic.topics) == 1:
-                    names.add(topic.name)
-        return frozenset(names)
 
     def _touch(self, agent: str, table: Any) -> TablePart:
         """An agent reached a table that its code didn't show: learn it, and do the epoch anew with the right topology."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from headwater.core.names import internal_topic
 from headwater.core.times import format_time
 
 LIVE = "live"
@@ -71,3 +72,8 @@ def where_it_ends(generation: Generation) -> str | None:
     if generation.time_until is None:
         return "the end of what was there when it was replayed"
     return format_time(generation.time_until)
+
+
+def output_topic(app_id: str, generation: str, topic: str) -> str:
+    """Return where a generation's output of a topic is: its shadow, or for the first generation the topic itself."""
+    return topic if generation == LIVE else internal_topic(app_id, generation, "out", topic)

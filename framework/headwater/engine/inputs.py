@@ -21,7 +21,8 @@ class Input:
     """A topic partition that a task reads.
 
     `end` bounds the read (None: it never ends). `time_from` and `time_until` drop records of source topics outside
-    [from, until). `is_shadow`: it is what this very generation sends to a topic that it reads. `senders` is None for a source topic, else how many upstream tasks send to the repartition topic.
+    [from, until). `is_shadow`: it is what this very generation sends to a topic that it reads. `senders` is None for a
+    source topic, else how many upstream tasks send to the repartition topic.
     """
 
     def __init__(
@@ -142,6 +143,12 @@ class Input:
         if (low is None and high is None and self.skip_app is None) or not len(batch):
             return batch
         times = batch.timestamps
+        if (
+            self.skip_app is None
+            and (low is None or min(times) >= low)
+            and (high is None or max(times) < high)
+        ):
+            return batch
         keep = [
             at
             for at, time in enumerate(times)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from headwater.app.agent import Agent
+from headwater.app.sends import stage
 from headwater.app.sink import Sink
 from headwater.app.stream import Stream
 from headwater.app.topic import Topic
-from headwater.core.errors import KeyRefusedError, ValueRefusedError
+from headwater.core.errors import KeyRefusedError
 from headwater.core.keys import encode_key
 from headwater.stream.frame import Send
 from headwater.stream.plan import StreamPlan
@@ -44,8 +45,7 @@ async def _yielded(agent: Agent, frame: Frame, value: Any) -> None:
         if isinstance(topic, Topic):
             data = topic.encode_value(value)
             key = frame.rows.keys[frame.row] if frame.is_open else None
-            check_size(topic.name, key, data, frame.message_bytes_max)
-            frame.stage(Send(frame.row, topic.name, None, None, key, data))
+            stage(topic.name, key, data, None, None, ())
         elif frame.promoted or (isinstance(sink, Sink) and sink.replay == "emit"):
             result = sink(value)
             if hasattr(result, "__await__"):
@@ -87,13 +87,3 @@ def start_sender(
             frame.stage(Send(row, target, None, None, key, data, work.headers_at(at)))
 
     return run
-
-
-def check_size(topic: str, key: bytes | None, value: bytes | None, bytes_max: int) -> None:
-    """Raise ValueRefusedError for an output that is larger than the app allows."""
-    size = len(key or b"") + len(value or b"")
-    if size > bytes_max:
-        raise ValueRefusedError(
-            f"a record for topic {topic!r} has {size:,} bytes, more than message_bytes_max={bytes_max:,}; send less, or "
-            "raise the limit in App(message_bytes_max=…)"
-        )

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.core.batch import TopicPartition
 from headwater.core.errors import TopologyError
-from headwater.core.names import internal_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import Positions, TaskState
@@ -34,14 +33,10 @@ class Loops:
         if plan.bounded:
             self._refuse_endless()
 
-    def shadow(self, topic: str) -> str:
-        """Return where this generation's own records of a topic are."""
-        return internal_topic(self._plan.app, self._plan.generation, "out", topic)
-
     def are_read(self, log: Log, positions: Positions) -> bool:
         """Tell whether nothing more can come into any shadow."""
         places = [
-            TopicPartition(self.shadow(topic), partition)
+            TopicPartition(self._plan.shadow_of(topic), partition)
             for sub in self._readers
             for topic in sub.topics
             if topic in self.topics
@@ -68,7 +63,7 @@ class Loops:
             if end is not None and seen.get(f"{topic}/{partition}", start) < end:
                 return False
             if topic in self.topics:
-                shadow = TopicPartition(self.shadow(topic), partition)
+                shadow = TopicPartition(self._plan.shadow_of(topic), partition)
                 if seen.get(str(shadow), 0) < ends[shadow]:
                     return False
         return True
@@ -95,14 +90,14 @@ def _states(sub: SubTopology, states: dict[int, TaskState]) -> Iterator[tuple[in
         yield partition, states.get(sub.first_task + partition)
 
 
+def topics_written(agents: Iterable[Any]) -> set[str]:
+    """Return the topics that the sinks of agents write."""
+    sinks = [getattr(sink, "topic", sink) for agent in agents for sink in agent.sinks]
+    return {sink.name for sink in sinks if hasattr(sink, "topics") and len(sink.topics) == 1}
+
+
 def _written_by(app: Any, sub: SubTopology) -> set[str]:
-    """Return the topics that sinks of a sub-topology's agents write (not its sending halves: they yield nothing)."""
-    names: set[str] = set()
-    for reader in sub.readers:
-        if reader.sends_to is not None:
-            continue
-        for sink in app.declared.agents[reader.agent].sinks:
-            topic = getattr(sink, "topic", sink)
-            if hasattr(topic, "topics"):
-                names.update(topic.topics)
-    return names
+    """Return what a sub-topology's agents write (not its sending halves: they yield nothing)."""
+    return topics_written(
+        app.declared.agents[reader.agent] for reader in sub.readers if reader.sends_to is None
+    )

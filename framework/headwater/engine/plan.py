@@ -41,20 +41,15 @@ class RunPlan:
     time_until: int | None = None
     ensure: Callable[[str, str], int] | None = None
     align_s: float = 0.0
-    redrive: bool = True
+    app_number: int = field(init=False)
+    """The app's number in the headers of its outputs."""
     _numbers: dict[str, int] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
-    _app_number: int = 0
 
     def __post_init__(self) -> None:
         """Number the names."""
         self._numbers = {name: at for at, name in enumerate(self.names)}
-        self._app_number = app_number(self.app)
-
-    @property
-    def app_number(self) -> int:
-        """The app's number in the headers of its outputs."""
-        return self._app_number
+        self.app_number = app_number(self.app)
 
     @property
     def dead_topic(self) -> str:
@@ -80,8 +75,10 @@ class RunPlan:
 
     def output_topic(self, topic: str) -> str:
         """Return where a send to a topic goes: the topic, or this generation's shadow of it."""
-        if self.promoted or topic in self.external:
-            return topic
+        return topic if self.promoted or topic in self.external else self.shadow_of(topic)
+
+    def shadow_of(self, topic: str) -> str:
+        """Return this generation's shadow of an output topic."""
         return internal_topic(self.app, self.generation, "out", topic)
 
     def partitions_of(self, topic: str, declared: str) -> int:

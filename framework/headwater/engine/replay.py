@@ -164,8 +164,7 @@ def replay_progress(log: Log, archive: Archive, app: str, generation: Generation
         seen.update(state.seen)
     done = total = 0
     for place, (start, end) in generation.bounds.items():
-        topic, _, partition = place.rpartition("/")
-        stop = log.end_offset(topic, int(partition)) if end is None else end
+        stop = log.end_offset(*TopicPartition.parse(place)) if end is None else end
         total += max(0, stop - (start or 0))
         done += max(0, min(stop, seen.get(place, start or 0)) - (start or 0))
     times = [state.time for state in states.values() if state.time is not None and not state.marks.get("end")]

@@ -5,8 +5,8 @@ Protocol
 2. Join the group; on each heartbeat give up and take tasks, always between epochs.
 3. Each task's pump takes groups while no epoch is closing; the coordinator closes an epoch when it is due: it waits
    until every pump rests, commits everything in one log transaction, moves the stores, and lets the pumps go on.
-4. Whatever fails in a commit has one path: drop all tasks with their overlays and stagings, join anew, and begin each
-   from what the log holds.
+4. A member that is fenced has one path: drop all tasks with their overlays and stagings, join anew, and begin each from
+   what the log holds. Any other failure drops them too, and ends the worker: the next one begins from the same place.
 Invariant: nothing of a task is visible that the log has not taken while this member owned the task (I1, I2, I4).
 """
 
@@ -123,14 +123,8 @@ class Session:
             self.log.join, self.positions.group, self.plan.topology.tasks, lease_s=self.lease_s
         )
         point("session.joined")
-        try:
-            await self._coordinate(member)
-            point("session.leaving")
-        except FencedError:
-            raise
-        except BaseException:
-            await self._abandon()
-            raise
+        await self._coordinate(member)
+        point("session.leaving")
         await self._stop_pumps(list(self._pumps))
         self._close_tasks(list(self.tasks))
         await asyncio.to_thread(member.leave)
@@ -160,7 +154,7 @@ class Session:
                 await self._close_epoch(None)
             if not self._busy and not self._has_progress():
                 await self._flush_idle()
-                if not self._has_progress() and await self._all_done(member):
+                if not self._has_progress() and await self._all_done():
                     return
             await self._sleep(next_beat_s)
 
@@ -321,7 +315,7 @@ class Session:
         except BaseException as error:
             self._fail(error)
 
-    async def _flush(self, task: Task) -> bool:
+    async def _flush(self, task: Task) -> None:
         """Have a task's agents hand out what they hold back, while its pump waits."""
         async with task.lock:
             self._busy.add(task.number)
@@ -332,7 +326,6 @@ class Session:
                 self._rested.set()
         if flushed and self._opened_s is None:
             self._open_epoch()
-        return flushed
 
     async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
         """Wait for new records; where a task holds records for inputs that lag, no longer than they are waited for."""
@@ -377,9 +370,7 @@ class Session:
         ending = self.until_idle or self.plan.bounded
         if not ending and now_s < self._flush_s:
             return
-        if self._cuts is not None or any(
-            not i.caught_up and not i.ended for task in self.tasks.values() for i in task.inputs
-        ):
+        if self._cuts is not None or not self._has_caught_up():
             return
         self._flush_s = None
         for task in self.tasks.values():
@@ -395,10 +386,11 @@ class Session:
         # With nothing left to read there is nothing to gain by waiting where somebody waits for the end.
         return (self.until_idle or self.plan.bounded) and not self._busy and self._all_quiet()
 
+    def _has_caught_up(self) -> bool:
+        return all(i.caught_up or i.ended for task in self.tasks.values() for i in task.inputs)
+
     def _all_quiet(self) -> bool:
-        return all(i.caught_up or i.ended for task in self.tasks.values() for i in task.inputs) and not any(
-            task.merge.waiting() for task in self.tasks.values()
-        )
+        return self._has_caught_up() and not any(task.merge.waiting() for task in self.tasks.values())
 
     def _has_progress(self) -> bool:
         return any(task.has_progress() for task in self.tasks.values())
@@ -476,8 +468,7 @@ class Session:
         places = {TopicPartition(self.positions.tasks, task.number): hint for task in tasks}
         for state in states:
             for name, offset in state.read.items():
-                topic, _, partition = name.rpartition("/")
-                places[TopicPartition(topic, int(partition))] = offset
+                places[TopicPartition.parse(name)] = offset
         changed: dict[tuple[str, int], int] = {}
 
         def commit() -> dict[TopicPartition, int]:
@@ -511,7 +502,7 @@ class Session:
 
     # Ends
 
-    async def _all_done(self, member: Membership) -> bool:
+    async def _all_done(self) -> bool:
         """Tell whether the whole group has come to its end: a bounded generation's, or that of what is there."""
         if self.plan.bounded:
             await self._end_shadows()

@@ -78,11 +78,9 @@ class Task:
         self.groups: list[dict[str, int]] = []
         self.dead: list[tuple[DeadLetter, dict[str, Any]]] = []
         self.emitted: dict[str, int] = {}
-        self.changelog: dict[str, int] = {}
         self.resume: dict[str, dict[int, int]] = {}
         self.cuts: Iterator[dict[str, int]] | None = None
         self._next_cut: dict[str, int] | None = None
-        self.end_sent = False
         self.end_recorded = False
         self.flushed: list[str] = []
         self.flush_due = False
@@ -116,7 +114,7 @@ class Task:
         self.task_time = NEVER if state.time is None else state.time
         self.emitted = dict(state.emitted)
         self.seen = dict(state.seen)
-        self.end_sent = self.end_recorded = bool(state.marks.get("end"))
+        self.end_recorded = bool(state.marks.get("end"))
         # What was held back comes in the order it came in first: a replay in live order knows no other.
         self.cuts = iter(state.marks.get("held", ()))
         self._again = {
@@ -256,11 +254,11 @@ class Task:
         for together in self.lock_steps:
             if len(together) == 1:
                 runner = together[0]
-                mine = self._share(runner.agent.name, work, group)
+                mine = self._share(runner.agent.name, work)
                 if len(mine):
                     await runner.run(mine)
                 continue
-            shares = [(runner, self._share(runner.agent.name, work, group)) for runner in together]
+            shares = [(runner, self._share(runner.agent.name, work)) for runner in together]
             wanted = [
                 ({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares
             ]
@@ -318,8 +316,9 @@ class Task:
         letters = []
         for at, error in refused.items():
             single = work.slice(at, at + 1)
-            channel = single.channels if isinstance(single.channels, int) else single.channels[0]
-            if single.places[0] >= seen.get(channel, 0) and self.plan.is_ours(single.headers_at(0)):
+            if single.places[0] >= seen.get(single.channel_at(0), 0) and self.plan.is_ours(
+                single.headers_at(0)
+            ):
                 letters.append(DeadLetter(single, DECODE, error, 1))
         return work.pick([at for at in range(count) if at not in refused]), letters
 
@@ -410,23 +409,20 @@ class Task:
                 refused[at] = error
         return decoded, refused
 
-    def _share(self, reader: str, work: Work, group: Group) -> Work:
+    def _share(self, reader: str, work: Work) -> Work:
         """Return the part of the work that a reader reads and hasn't finished before."""
         wanted = self.reads[reader]
         resume = self.resume.get(reader)
         all_inputs = len(wanted) == len(self.inputs)
-        redriven = self.plan.redrive and work.headers is not None
-        if all_inputs and resume is None and not redriven:
+        if all_inputs and resume is None and work.headers is None:
             return work
         keep = []
         for at in range(len(work)):
             if not all_inputs and work.input_at(at) not in wanted:
                 continue
-            if resume is not None:
-                channel = work.channels if isinstance(work.channels, int) else work.channels[at]
-                if work.places[at] < resume.get(channel, 0):
-                    continue
-            if redriven and not self.plan.is_addressed_to(work.headers_at(at), reader):
+            if resume is not None and work.places[at] < resume.get(work.channel_at(at), 0):
+                continue
+            if not self.plan.is_addressed_to(work.headers_at(at), reader):
                 continue
             keep.append(at)
         if resume is not None and all(
@@ -481,7 +477,7 @@ class Task:
         appends += self._sends(emitted)
         appends += outbox.dead_letters(self.dead, self.plan.dead_topic)
         ending = self._finished()
-        if self.sends_to and (self.groups or (ending and not self.end_sent)):
+        if self.sends_to and (self.groups or (ending and not self.end_recorded)):
             topics = dict.fromkeys(self.sends_to.values())
             appends += outbox.marks(topics, self.plan, self.partition, self.task_time, ending=ending)
         held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})

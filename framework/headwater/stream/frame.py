@@ -26,8 +26,8 @@ class Rows:
     `cause_*` is the record's origin: itself for a record of a source topic, the original record for one that came
     through a repartition topic (`cause_topics` are numbers of the generation's name table). Where a task has one source
     topic and nothing else, topic and partition are the same for all: `single` holds them, and the lists of topics,
-    partitions and emits stay empty. `task_times` is the task's
-    clock when the row was in hand; `keys` and `timestamps` are the record's own.
+    partitions and emits stay empty. `task_times` is the task's clock when the row was in hand; `keys` and `timestamps` are
+    the record's own.
     """
 
     __slots__ = (
