@@ -1,0 +1,213 @@
+"""Topics of a cluster: made, described, measured and trimmed by the admin client."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from headwater.core.batch import TopicPartition
+from headwater.core.errors import LogInterruptedError
+from headwater.core.names import check_topic
+from headwater.log.interface import TopicInfo
+from headwater.log.kafka.settings import admin_settings
+from headwater.log.kafka.trouble import kafka_error, unavailable
+from headwater.log.refusal import check_partitions, unknown_partition, unknown_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CALL_S = 15.0
+SETTLE_S = 20.0
+FRESH_S = 2.0
+"""How long what is known of topics is good for."""
+
+MADE_WITH = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
+
+
+class Topics:
+    """What the cluster's topics are, and where their offsets begin and end. Any thread may ask."""
+
+    def __init__(self, url: str, servers: str, given: Mapping[str, str], *, first_s: float) -> None:
+        """Connect. Raises LogUnavailableError or LogInterruptedError where no broker answers within `first_s`."""
+        self._url = url
+        self._admin = AdminClient(admin_settings(servers, given))
+        self._known: dict[str, TopicInfo] = {}
+        self._known_s = float("-inf")
+        try:
+            self.cluster_id = self._admin.list_topics(timeout=first_s).cluster_id
+            described = self._admin.describe_cluster(request_timeout=first_s).result(first_s + 1)
+            self.cluster_id = described.cluster_id or self.cluster_id
+        except (KafkaException, TimeoutError) as error:
+            raise unavailable(url, "the first call", error) from error
+
+    def all(self) -> dict[str, TopicInfo]:
+        """Return the topics, without the brokers' own."""
+        try:
+            names = [n for n in self._admin.list_topics(timeout=CALL_S).topics if not n.startswith("__")]
+        except KafkaException as error:
+            raise unavailable(self._url, "listing topics", error) from error
+        self._known = {name: info for name in sorted(names) if (info := self._described([name]).get(name))} if len(
+            names
+        ) == 1 else dict(sorted(self._described(names).items()))
+        self._known_s = time.monotonic()
+        return dict(self._known)
+
+    def one(self, name: str) -> TopicInfo | None:
+        """Return a topic, or None."""
+        known = self._known.get(name)
+        if known is not None and time.monotonic() - self._known_s < FRESH_S:
+            return known
+        found = self._described([name]).get(name)
+        if found is not None:
+            self._known[name] = found
+            self._known_s = time.monotonic()
+        else:
+            self._known.pop(name, None)
+        return found
+
+    def _described(self, names: list[str]) -> dict[str, TopicInfo]:
+        if not names:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=CALL_S)
+        found = {}
+        for name, future in futures.items():
+            try:
+                topic = future.result(CALL_S + 1)
+            except (KafkaException, TimeoutError) as error:
+                inner = kafka_error(error)
+                if inner is not None and inner.code() in (
+                    KafkaError.UNKNOWN_TOPIC_OR_PART,
+                    KafkaError.TOPIC_EXCEPTION,
+                    KafkaError._UNKNOWN_TOPIC,
+                ):
+                    continue
+                raise unavailable(self._url, f"describing {name}", error) from error
+            found[name] = TopicInfo(name, _topic_id(topic.topic_id), len(topic.partitions))
+        return found
+
+    def check(self, topic: str, partition: int) -> TopicInfo:
+        """Return the topic. Raises UnknownNameError where it or the partition isn't there."""
+        info = self._known.get(topic) or self.one(topic)
+        if info is None:
+            raise unknown_topic(self._url, topic, self.all())
+        if not 0 <= partition < info.partitions:
+            raise unknown_partition(self._url, topic, partition, info.partitions)
+        return info
+
+    def create(self, name: str, partitions: int, config: Mapping[str, str]) -> TopicInfo:
+        """Make a topic, or return the one that is there."""
+        check_topic(name)
+        found = self.one(name)
+        check_partitions(name, partitions, None if found is None else found.partitions)
+        if found is not None:
+            return found
+        new = NewTopic(name, num_partitions=partitions, config={**MADE_WITH, **config})
+        try:
+            self._admin.create_topics([new], operation_timeout=CALL_S)[name].result(CALL_S + 5)
+        except (KafkaException, TimeoutError) as error:
+            inner = kafka_error(error)
+            if inner is None or inner.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise unavailable(self._url, f"making the topic {name}", error) from error
+        deadline_s = time.monotonic() + SETTLE_S
+        while time.monotonic() < deadline_s:
+            found = self.one(name)
+            if found is not None and self._has_leaders(name):
+                check_partitions(name, partitions, found.partitions)
+                return found
+            time.sleep(0.02)
+        raise LogInterruptedError(f"{self._url} made the topic {name}, but its partitions have no leaders yet; try again")
+
+    def _has_leaders(self, name: str) -> bool:
+        try:
+            topic = self._admin.list_topics(topic=name, timeout=CALL_S).topics[name]
+        except KafkaException as error:
+            raise unavailable(self._url, f"looking at {name}", error) from error
+        return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
+
+    def delete(self, name: str) -> None:
+        """Remove a topic; return when no broker knows it."""
+        if self.one(name) is None:
+            return
+        try:
+            self._admin.delete_topics([name], operation_timeout=CALL_S)[name].result(CALL_S + 5)
+        except (KafkaException, TimeoutError) as error:
+            inner = kafka_error(error)
+            if inner is None or inner.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise unavailable(self._url, f"deleting the topic {name}", error) from error
+        self._known.pop(name, None)
+        deadline_s = time.monotonic() + SETTLE_S
+        while name in self._admin.list_topics(timeout=CALL_S).topics:
+            if time.monotonic() > deadline_s:
+                raise LogInterruptedError(f"{self._url} still lists {name}, which was deleted; try again")
+            time.sleep(0.02)
+        self._known.pop(name, None)
+
+    def offsets(
+        self, partitions: Iterable[TopicPartition], spec: Any, *, committed: bool = True
+    ) -> dict[TopicPartition, int]:
+        """Return offsets by one request: ends (committed: the last stable ones), starts, or the first at or after a time."""
+        asked = [TopicPartition(*tp) for tp in partitions]
+        if not asked:
+            return {}
+        for tp in asked:
+            self.check(*tp)
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        deadline_s = time.monotonic() + CALL_S
+        while True:
+            try:
+                futures = self._admin.list_offsets(
+                    {KafkaPartition(*tp): spec for tp in asked}, isolation_level=level, request_timeout=CALL_S
+                )
+                return {
+                    TopicPartition(tp.topic, tp.partition): future.result(CALL_S + 1).offset
+                    for tp, future in futures.items()
+                }
+            except (KafkaException, TimeoutError) as error:
+                inner = kafka_error(error)
+                # A leader that just moved, or a topic that was just made.
+                if inner is None or not inner.retriable() or time.monotonic() > deadline_s:
+                    raise unavailable(self._url, "asking for offsets", error) from error
+                time.sleep(0.05)
+
+    def end(self, topic: str, partition: int, *, committed: bool = True) -> int:
+        """Return one partition's end."""
+        tp = TopicPartition(topic, partition)
+        return self.offsets([tp], OffsetSpec.latest(), committed=committed)[tp]
+
+    def start(self, topic: str, partition: int) -> int:
+        """Return one partition's first offset."""
+        tp = TopicPartition(topic, partition)
+        return self.offsets([tp], OffsetSpec.earliest())[tp]
+
+    def at_time(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """Return Kafka's own answer for a time."""
+        tp = TopicPartition(topic, partition)
+        found = self.offsets([tp], OffsetSpec.for_timestamp(max(0, time_ms)))[tp]
+        return None if found < 0 else found
+
+    def trim(self, topic: str, partition: int, before: int) -> None:
+        """Delete records below an offset."""
+        self.check(topic, partition)
+        start, end = self.start(topic, partition), self.end(topic, partition)
+        if min(before, end) <= start:
+            return
+        place = KafkaPartition(topic, partition, min(before, end))
+        try:
+            for future in self._admin.delete_records([place], request_timeout=CALL_S).values():
+                future.result(CALL_S + 1)
+        except (KafkaException, TimeoutError) as error:
+            raise unavailable(self._url, f"trimming {topic}/{partition}", error) from error
+
+    @property
+    def admin(self) -> AdminClient:
+        """Return the client, for what concerns groups."""
+        return self._admin
+
+
+def _topic_id(topic_id: Any) -> str:
+    """Return a topic id as letters that a folder's name may hold."""
+    return f"{topic_id.get_most_significant_bits() & (2**64 - 1):016x}{topic_id.get_least_significant_bits() & (2**64 - 1):016x}"

@@ -1,0 +1,78 @@
+"""librdkafka's errors as our own, each with what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError, KafkaException
+
+from headwater.core.errors import FencedError, HeadwaterError, LogInterruptedError, LogUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FENCED = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError._FENCED,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+    }
+)
+REFUSED_RECORD = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD})
+_DENIED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError._SSL,
+    }
+)
+
+
+def kafka_error(error: BaseException) -> KafkaError | None:
+    """Return librdkafka's error inside an exception."""
+    if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
+        return error.args[0]
+    return None
+
+
+def unavailable(url: str, what: str, error: BaseException) -> HeadwaterError:
+    """Return the error for a call that the brokers didn't answer or refused."""
+    inner = kafka_error(error)
+    reason = str(error) if inner is None else inner.str() or inner.name()
+    if inner is not None and inner.code() in _DENIED:
+        return LogUnavailableError(
+            f"{url} refuses {what}: {reason}; check the Kafka settings (sasl.*, ssl.*) and the ACLs (see `headwater doctor`)"
+        )
+    return LogInterruptedError(
+        f"{url} does not answer: {what}: {reason}; check that the brokers run and can be reached (see `headwater doctor`)"
+    )
+
+
+def failed_commit(group: str, error: BaseException) -> HeadwaterError:
+    """Return the error for a transaction that failed, or whose outcome isn't known: nothing of it may be assumed."""
+    inner = kafka_error(error)
+    reason = str(error) if inner is None else f"{inner.name()}: {inner.str()}"
+    if inner is not None and inner.code() in _FENCED:
+        return FencedError(f"group {group!r} went on without this member ({reason}); nothing of this call was kept, join anew")
+    return LogInterruptedError(
+        f"the epoch of group {group!r} was not committed, or it is not known whether it was ({reason}); it begins anew from "
+        "the group's positions"
+    )
+
+
+def answered(url: str, what: str, call: Callable[[], object]) -> object:
+    """Return what a call returns. Raises LogInterruptedError or LogUnavailableError for librdkafka's errors."""
+    try:
+        return call()
+    except KafkaException as error:
+        raise unavailable(url, what, error) from error
