@@ -1,0 +1,137 @@
+"""Operator: turns records into records inside a task, with state, and acts when the watermark passes. Runs no user coroutine.
+
+Protocol, for one task
+1. The engine makes an operator by its spec's factory and calls `open` once its state is there; what the operator keeps in
+   memory (heaps of what is due) is rebuilt there from the state.
+2. `process` is called for each record of its inlets, in merged order. `watermark` is that of the record's own source
+   partition before the record: what decides whether the record is late.
+3. After a record, and after a mark that moved the task's watermark, `advance` is called where that watermark is at or
+   above `due`. It rises only.
+4. What `process` raises undoes that record's state changes and emissions; the record goes to dead letters.
+Invariant: what is emitted is a function of the records, never of groups, batches or the wall clock (I11).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from headwater.stream.plan import Step, StreamPlan
+
+NEVER = -(1 << 63)
+"""The watermark before anything is known."""
+
+END_OF_TIME = (1 << 63) - 1
+"""The watermark after an END-OF-TIME mark: everything closes. As `due`: nothing is waited for."""
+
+OUT = "@out:"
+LATE = "@late:"
+CHANGES = "@changes:"
+"""Begin the names of virtual topics in plans: an operator's results, its late records, a table's changes."""
+
+
+class State(Protocol):
+    """An operator's rows in one task: by key bytes, values of plain data (msgpack), in step with the epoch.
+
+    A value is replaced, never changed in place: the engine undoes a failed record by putting the old objects back.
+    """
+
+    def get(self, key: bytes) -> Any:
+        """Return a row's value, or None where there is none."""
+        ...
+
+    def put(self, key: bytes, value: Any) -> None:
+        """Set a row; None is no value."""
+        ...
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row; nothing happens where there is none."""
+        ...
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix`, in key order, with the open epoch's writes."""
+        ...
+
+
+class TableRows(Protocol):
+    """A visible table's rows in one task, by encoded key bytes; values as the table's codec has them."""
+
+    def get(self, key: bytes) -> Any:
+        """Return a row's value, or None where there is none."""
+        ...
+
+    def put(self, key: bytes, value: Any) -> None:
+        """Set a row: a change of the record in hand (task time and cause are its)."""
+        ...
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row; nothing happens where there is none."""
+        ...
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix`, in key order, with the open epoch's writes."""
+        ...
+
+
+class Context(Protocol):
+    """What an operator has of its task."""
+
+    partition: int
+    partitions: int
+    watermark: int
+    """The task's watermark: as of the last `advance` or the record in hand."""
+
+    def state(self, name: str) -> State:
+        """Return one of the spec's states."""
+        ...
+
+    def table(self, name: str) -> TableRows:
+        """Return one of the spec's tables (also tables that others fill, for lookups)."""
+        ...
+
+    def emit(self, key: bytes | None, value: Any, timestamp: int) -> None:
+        """Give a result on: to the spec's steps, then to its sinks and to whoever reads `@out:NAME`. Never late there."""
+        ...
+
+    def late(self) -> None:
+        """Count the record in hand as late and give it, as it came, to whoever reads `@late:NAME`."""
+        ...
+
+
+class Operator(ABC):
+    """One operator in one task."""
+
+    due: int = END_OF_TIME
+    """The least watermark at which there is something to do; kept by the operator, END_OF_TIME where nothing waits."""
+
+    @abstractmethod
+    def open(self, context: Context) -> None:
+        """Take the context, and rebuild from its states what is kept in memory."""
+
+    @abstractmethod
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        """Take one record: its inlet's number, key bytes, decoded value (None: tombstone), event time, own watermark."""
+
+    def advance(self, watermark: int) -> None:  # noqa: B027  (most operators have nothing that waits)
+        """Do what is due at a task's watermark."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSpec:
+    """A declared operator node.
+
+    `states`: names of its internal tables (each has a changelog `<name>-<state>`, history None). `tables`: names of
+    declared tables it fills or reads. `steps` run on what it emits. `sinks` are topics people named.
+    """
+
+    name: str
+    inlets: tuple[StreamPlan, ...]
+    make: Callable[[], Operator]
+    states: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    sinks: tuple[str, ...] = ()
