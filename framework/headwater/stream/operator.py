@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from headwater.stream.plan import Step, StreamPlan
+    from headwater.stream.plan import GroupBy, Step, StreamPlan
 
 NEVER = -(1 << 63)
 """The watermark before anything is known."""
@@ -52,8 +52,11 @@ class State(Protocol):
         """Remove a row; nothing happens where there is none."""
         ...
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
-        """Yield rows whose key begins with `prefix`, in key order, with the open epoch's writes."""
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix`, from key `start` on, in key order, with the open epoch's writes.
+
+        Costs what it yields, not what the state holds: joins scan once a record.
+        """
         ...
 
 
@@ -72,8 +75,11 @@ class TableRows(Protocol):
         """Remove a row; nothing happens where there is none."""
         ...
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
-        """Yield rows whose key begins with `prefix`, in key order, with the open epoch's writes."""
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix`, from key `start` on, in key order, with the open epoch's writes.
+
+        Costs what it yields, not what the state holds: joins scan once a record.
+        """
         ...
 
 
@@ -93,8 +99,12 @@ class Context(Protocol):
         """Return one of the spec's tables (also tables that others fill, for lookups)."""
         ...
 
-    def emit(self, key: bytes | None, value: Any, timestamp: int) -> None:
-        """Give a result on: to the spec's steps, then to its sinks and to whoever reads `@out:NAME`. Never late there."""
+    def emit(self, key: bytes | None, value: Any, timestamp: int, watermark: int = NEVER) -> None:
+        """Give a result on: to the spec's sinks, and to whoever reads `@out:NAME`.
+
+        `watermark` travels with it and decides whether it is late there: NEVER (it is not), or the own watermark of the
+        record that is passed on.
+        """
         ...
 
     def late(self) -> None:
@@ -121,11 +131,24 @@ class Operator(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Outlet:
+    """A topic people named that an operator's results go to.
+
+    They run through `steps`; `key` gives them another key than the result's, taken from the value behind the steps.
+    """
+
+    topic: str
+    steps: tuple[Step, ...] = ()
+    key: GroupBy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorSpec:
     """A declared operator node.
 
     `states`: names of its internal tables (each has a changelog `<name>-<state>`, history None). `tables`: names of
-    declared tables it fills or reads. `steps` run on what it emits. `sinks` are topics people named.
+    declared tables it fills or reads. `value_type`: of what it emits; None is any JSON. `hold_ms`: how far behind the
+    task's watermark the timestamps of its results may lie; marks on `@out:NAME` are behind by as much.
     """
 
     name: str
@@ -133,5 +156,6 @@ class OperatorSpec:
     make: Callable[[], Operator]
     states: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
-    sinks: tuple[str, ...] = ()
+    sinks: tuple[Outlet, ...] = ()
+    value_type: Any = None
+    hold_ms: int = 0

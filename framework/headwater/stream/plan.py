@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operator: `filter` keeps what the function says yes to, `map` replaces the value by what it returns."""
+    """One operator: `filter` keeps what the function says yes to, `map` replaces the value by what it returns.
 
-    kind: Literal["filter", "map"]
+    `flat_map` replaces it by each of what the function's iterable holds, under the same key and event time.
+    """
+
+    kind: Literal["filter", "map", "flat_map"]
     function: Callable[[Any], Any]
 
 
@@ -36,12 +39,21 @@ class GroupBy:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Topics read, and operators on them. `before` run ahead of the group_by, `after` behind it."""
+    """Topics read, and operators on them. `before` run ahead of the group_by, `after` behind it.
+
+    `value_type` is that of the values behind `before` where those change them; None is any JSON.
+    """
 
     topics: tuple[str, ...]
     before: tuple[Step, ...] = ()
     group_by: GroupBy | None = None
     after: tuple[Step, ...] = ()
+    value_type: Any = None
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether values reach the group_by as they came: their bytes can be sent on, and read as the topic's type."""
+        return all(step.kind == "filter" for step in self.before)
 
     def then(self, step: Step) -> StreamPlan:
         """Return the plan with one more operator."""
