@@ -283,7 +283,18 @@ def options_of(given: dict[str, Any]) -> tuple[AgentOptions, dict[str, Any]]:
 
 
 _OWN = ("retries", "timeout_s", "split", "dead_letters", "tables")
-_TOPIC = ("key_type", "value_type", "key_serializer", "value_serializer", "partitions")
+_TOPIC = (
+    "key_type",
+    "value_type",
+    "key_serializer",
+    "value_serializer",
+    "partitions",
+    "event_time",
+    "lateness",
+    "max_jump",
+    "idle_after",
+    "keyed_by",
+)
 
 REFUSED_AGENT_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "supervisor_strategy": ((None,), "retries=, timeout_s= and dead_letters="),

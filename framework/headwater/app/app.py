@@ -93,7 +93,8 @@ class App(FaustApp):
     def topic(self, *topics: str, **options: Any) -> Topic:
         """Declare a topic; several names are read as one stream of one type.
 
-        Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external.
+        Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external;
+        event_time, lateness, max_jump, idle_after, keyed_by (docs/guide/event-time.md).
         """
         _check_topic_options(topics, options)
         topic = Topic(self, topics=topics, **options)
@@ -295,6 +296,11 @@ _TOPIC_OPTIONS = (
     "value_serializer",
     "partitions",
     "external",
+    "event_time",
+    "lateness",
+    "max_jump",
+    "idle_after",
+    "keyed_by",
 )
 
 _KEPT = "nothing: the log keeps what is not archived, and `headwater trim` drops what is"

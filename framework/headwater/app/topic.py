@@ -12,11 +12,13 @@ from headwater.app.stream import Stream
 from headwater.core.errors import MisuseError
 from headwater.core.keys import decode_key, encode_key
 from headwater.core.names import refuse_internal
+from headwater.core.times import duration_ms
 from headwater.core.values import codec_for
-from headwater.stream.plan import StreamPlan
+from headwater.stream.plan import StreamPlan, key_selector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from headwater.app.owner import AppLike
     from headwater.core.values import Codec
@@ -24,10 +26,16 @@ if TYPE_CHECKING:
 PARTITIONS_MAX = 100_000
 
 
+def _duration(value: float | timedelta | None, what: str, *, zero: bool = True) -> int | None:
+    return None if value is None else duration_ms(value, what, zero=zero)
+
+
 class Topic(FaustTopic):
     """One topic, or several of the same types that are read as one.
 
-    `external`: sends go to the topic itself in every generation, promoted or not.
+    `external`: sends go to the topic itself in every generation, promoted or not. `event_time`: where a record's time is,
+    a field or a function of the value. `lateness`: how far out of order records may be. `max_jump`: how far one record may
+    push the clock. `idle_after`: after how long a silent input is left out. `keyed_by`: the field that the record key is.
     """
 
     # faust's __init__ compiles decoders and queues of its own engine; none of them is wanted.
@@ -42,6 +50,11 @@ class Topic(FaustTopic):
         value_serializer: str | None = None,
         partitions: int | None = None,
         external: bool = False,
+        event_time: str | Callable[[Any], Any] | None = None,
+        lateness: float | timedelta | None = None,
+        max_jump: float | timedelta | None = None,
+        idle_after: float | timedelta | None = None,
+        keyed_by: Any = None,
     ) -> None:
         """Check names and types; nothing is made in the log."""
         if not topics:
@@ -69,6 +82,16 @@ class Topic(FaustTopic):
         self.codec: Codec = codec_for(value_type, value_serializer)
         self._partitions = partitions
         self.external = external
+        where = f"topic {topics[0]!r}: "
+        if event_time is not None and not isinstance(event_time, str) and not callable(event_time):
+            raise MisuseError(
+                f"{where}event_time is a field's name or a function of the value; found {event_time!r}"
+            )
+        self.event_time = event_time
+        self.lateness_ms = _duration(lateness, f"{where}lateness")
+        self.max_jump_ms = _duration(max_jump, f"{where}max_jump", zero=False)
+        self.idle_after_ms = _duration(idle_after, f"{where}idle_after", zero=False)
+        self.keyed_by = None if keyed_by is None else key_selector(keyed_by)
         self.members: tuple[Topic, ...] = (self,)
 
     @property
@@ -95,6 +118,11 @@ class Topic(FaustTopic):
             "value_serializer": self.value_serializer,
             "partitions": self._partitions,
             "external": self.external,
+            "event_time": self.event_time,
+            "lateness_ms": self.lateness_ms,
+            "max_jump_ms": self.max_jump_ms,
+            "idle_after_ms": self.idle_after_ms,
+            "keyed_by": self.keyed_by,
         }
 
     # -- reading is declared

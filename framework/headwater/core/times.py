@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from headwater.core.errors import TimeRangeError
+from headwater.core.errors import MisuseError, TimeRangeError
 
 EARLIEST = -(1 << 63)
 """The time before all records, whatever their timestamps."""
+
+DURATION_MAX_MS = 1 << 53
+"""No duration is longer: 285,000 years."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,20}\Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +41,24 @@ def parse_time(text: str, *, now_ms: int) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def duration_ms(value: Any, what: str, *, zero: bool = True) -> int:
+    """Return a duration, a timedelta or a number of seconds, in whole ms. Raises MisuseError that begins with `what`.
+
+    `zero`: whether no time at all is a duration here.
+    """
+    if isinstance(value, timedelta):
+        exact = value / timedelta(milliseconds=1)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        exact = value * 1000
+    else:
+        raise MisuseError(f"{what} is a timedelta or a number of seconds; found {value!r}")
+    if not 0 <= exact <= DURATION_MAX_MS or (not zero and exact == 0):
+        raise MisuseError(f"{what} is {'not negative' if zero else 'longer than nothing'}; found {value!r}")
+    if exact != round(exact):
+        raise MisuseError(f"{what} is a whole number of milliseconds; found {value!r}")
+    return round(exact)
 
 
 def format_time(time_ms: int) -> str:

@@ -73,10 +73,13 @@ class StreamPlan:
 def key_selector(key: Any) -> str | Callable[[Any], Any]:
     """Return what `group_by` was given as a field name or a function.
 
-    Takes a field's name, a class attribute such as `Click.user`, a faust field descriptor, or a callable.
+    Takes a field's name, a class attribute such as `Click.user`, a faust field descriptor, a callable, or a tuple or list
+    of these (a composite key; none of them: one group of all records).
     """
     if isinstance(key, str):
         return key
+    if isinstance(key, (tuple, list)):
+        return CompositeKey(tuple(map(key_selector, key)))
     field = getattr(key, "field", None)
     if isinstance(field, str):
         return field
@@ -85,5 +88,41 @@ def key_selector(key: Any) -> str | Callable[[Any], Any]:
     if callable(key):
         return key  # type: ignore[no-any-return]
     raise TopologyError(
-        f"group_by takes a field's name, a field such as Click.user, or a function; found {key!r}"
+        f"group_by takes a field's name, a field such as Click.user, a function, or a tuple of these; found {key!r}"
     )
+
+
+def getter(selector: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that takes a field, by name, from a dict or an object; a function stays what it is."""
+    if not isinstance(selector, str):
+        return selector
+    name = selector
+
+    def take(value: Any) -> Any:
+        return value[name] if isinstance(value, dict) else getattr(value, name)
+
+    return take
+
+
+class CompositeKey:
+    """A key of several parts: a function that gives them as a tuple. Equal where its parts are."""
+
+    __slots__ = ("_takers", "parts")
+
+    def __init__(self, parts: tuple[str | Callable[[Any], Any], ...]) -> None:
+        """Take field names and functions of the value."""
+        self.parts = parts
+        self._takers = tuple(map(getter, parts))
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        """Return the parts of a decoded value."""
+        return tuple([take(value) for take in self._takers])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompositeKey) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    def __repr__(self) -> str:
+        return f"CompositeKey{self.parts!r}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.core.errors import TimeRangeError
-from headwater.core.times import EARLIEST, format_time, parse_time
+from headwater.core.errors import MisuseError, TimeRangeError
+from headwater.core.times import EARLIEST, duration_ms, format_time, parse_time
 
 YEAR_1, YEAR_10000 = -62_135_596_800_000, 253_402_300_800_000
 
@@ -66,3 +68,23 @@ def test_the_forms_of_the_command_line_are_read(text: str, time_ms: int) -> None
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(TimeRangeError):
         parse_time(text, now_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "ms"), [(0, 0), (1.5, 1500), (60, 60_000), (timedelta(hours=1), 3_600_000), (0.001, 1)]
+)
+def test_a_duration_is_seconds_or_a_timedelta(value: object, ms: int) -> None:
+    assert duration_ms(value, "gap") == ms
+
+
+@pytest.mark.parametrize(
+    "value", [-1, timedelta(-1), "1", None, True, float("nan"), 1e20, timedelta(microseconds=1)]
+)
+def test_what_is_no_duration_is_refused_by_name(value: object) -> None:
+    with pytest.raises(MisuseError, match=r"^gap is "):
+        duration_ms(value, "gap")
+
+
+def test_a_size_is_longer_than_nothing() -> None:
+    with pytest.raises(MisuseError, match="longer than nothing"):
+        duration_ms(0, "size", zero=False)
