@@ -1,15 +1,19 @@
 """The binary header `hw` on derived records: where a record came from; and `hw.t`, `hw.m`, which the engine reads.
 
 `hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index;
-then, on repartition topics, the channel's emit sequence and how far the sender's task time was ahead, and on outputs the
-number of the app that wrote it. `hw.t` is the event time (ms, decimal text) where the log's timestamp can't hold it.
-`hw.m` marks a repartition record that is not data (JSON).
+then, on repartition topics, the channel's emit sequence, how far the sender's task time was ahead, where watermarks are
+kept the record's own one, and the sender's partition where it isn't the source's; and on outputs the number of the app that wrote it. `hw.t` is the event time (ms, decimal text) where the log's timestamp can't hold it.
+`hw.m` marks a record that is not data (JSON): how far a sender of a repartition topic is, or the END-OF-TIME of a source
+partition.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from headwater.core.batch import Headers
 
 ORIGIN = "hw"
 TIME = "hw.t"
@@ -21,8 +25,8 @@ TARGET = "hw.to"
 
 class Origin(NamedTuple):
     """Where a derived record came from; `sequence` counts the records of one channel from 0, `ahead_ms` is how far the
-    sender's task time was ahead of the record's timestamp (both only on repartition topics). `app` is the writing app's
-    number (only on outputs).
+    sender's task time was ahead of the record's timestamp, `behind` how far the record's own watermark was behind that
+    (`behind_of`), `sender` the sending task's partition where that is not the source's (all only on repartition topics). `app` is the writing app's number (only on outputs).
     """
 
     agent: int
@@ -32,7 +36,34 @@ class Origin(NamedTuple):
     emit: int
     sequence: int = 0
     ahead_ms: int = 0
+    behind: int | None = None
+    sender: int | None = None
     app: int | None = None
+
+
+_NEVER, _END = -(1 << 63), (1 << 63) - 1
+
+
+def behind_of(watermark: int, time: int) -> int:
+    """Return a watermark as a number from 0: how far it is behind an effective time, with 0 and 1 for never and the end."""
+    if watermark == _NEVER:
+        return 0
+    return 1 if watermark == _END else max(0, time - watermark) + 2
+
+
+def watermark_of(behind: int | None, time: int) -> int:
+    """Return the watermark that `behind_of` gave as a number."""
+    if behind is None or behind == 0:
+        return _NEVER
+    return _END if behind == 1 else time - (behind - 2)
+
+
+def is_end_of_time(headers: Headers) -> bool:
+    """Tell whether a record without key and value is the END-OF-TIME mark of a source partition."""
+    return len(headers) == 1 and headers[0] == (MARK, END_OF_TIME_MARK)
+
+
+END_OF_TIME_MARK = b'{"end_of_time":true}'
 
 
 def app_number(app: str) -> int:
@@ -71,14 +102,18 @@ def encode_origin(origin: Origin) -> bytes:
     """Return the header value for an origin."""
     if origin.app is not None:
         return encode_varints(*origin[:5], origin.app)
+    if origin.sender is not None:
+        return encode_varints(*origin[:7], origin.behind or 0, origin.sender)
+    if origin.behind is not None:
+        return encode_varints(*origin[:8])
     return encode_varints(*origin[:7])
 
 
 def decode_origin(data: bytes) -> Origin:
     """Return the origin in a header value; raises ValueError where it isn't one."""
     numbers = decode_varints(data)
-    if not 5 <= len(numbers) <= 7:
-        raise ValueError(f"an origin has 5 to 7 varints, found {len(numbers)}")
+    if not 5 <= len(numbers) <= 9:
+        raise ValueError(f"an origin has 5 to 9 varints, found {len(numbers)}")
     if len(numbers) == 6:
         agent, topic, partition, offset, emit, app = numbers
         return Origin(agent, topic, partition, offset, emit, app=app)

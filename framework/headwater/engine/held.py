@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwater.engine.plan import DECODE
-from headwater.merge.channel import NEVER
+from headwater.merge.channel import END_OF_TIME, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,5 +67,30 @@ class Held:
                 clocks[name] = min(clocks[name], time)
         return {name: clock for name, clock in clocks.items() if clock != NEVER}
 
+    def watermark_clocks(self) -> dict[int, int]:
+        """Return, by channel, the watermark clock at the place it will be read from (see ChannelTime)."""
+        found = {}
+        for at, channel in enumerate(self.channels):
+            found[at] = _clock_of(channel, channel.watermark_at_position())
+        least: dict[int, int] = {}
+        for work in self._all():
+            for index, place in enumerate(work.places):
+                at = work.channel_at(index)
+                if place >= least.get(at, place + 1):
+                    continue
+                least[at] = place
+                # Marks behind a held record come again; what they said before is in what the channel counts for.
+                own = work.watermarks[index] if len(work.watermarks) else NEVER
+                is_source = self.channels[at].watermark is not None
+                found[at] = _clock_of(self.channels[at], own) if is_source else NEVER
+        return found
+
     def _all(self) -> list[Work]:
         return [work for works in self.works.values() for work in works]
+
+
+def _clock_of(channel: Channel, watermark: int) -> int:
+    """Return the clock behind a watermark of a source partition; marks have none."""
+    if channel.watermark is None or watermark in (NEVER, END_OF_TIME):
+        return watermark
+    return watermark + channel.watermark.lateness_ms

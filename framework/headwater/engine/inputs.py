@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.batch import Batch, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import LogCorruptError, ValueRefusedError
-from headwater.core.header import MARK, ORIGIN, decode_origin
-from headwater.merge.channel import Channel, Piece
+from headwater.core.header import MARK, ORIGIN, decode_origin, is_end_of_time, watermark_of
+from headwater.merge.channel import END_OF_TIME, NEVER, Channel, Piece
+from headwater.merge.watermark import WatermarkClock
 
 if TYPE_CHECKING:
+    from headwater.core.event_time import EventTime
     from headwater.core.values import Codec
     from headwater.engine.positions import TaskState
     from headwater.source.interface import Source
@@ -22,7 +24,10 @@ class Input:
 
     `end` bounds the read (None: it never ends). `time_from` and `time_until` drop records of source topics outside
     [from, until). `is_shadow`: it is what this very generation sends to a topic that it reads. `senders` is None for a
-    source topic, else how many upstream tasks send to the repartition topic.
+    source topic, else how many upstream tasks send to the repartition topic. `event_time` takes event times from values;
+    `clock` keeps the watermark of a source partition, `watermarked` says that records carry theirs (None, False: nobody
+    asks). `drain`: the end of a bounded read counts as END-OF-TIME. After `idle_after_s` without a record a live input no
+    longer holds its task's watermark.
     """
 
     def __init__(
@@ -39,6 +44,11 @@ class Input:
         check_key: Any = None,
         skip_app: int | None = None,
         is_shadow: bool = False,
+        event_time: EventTime | None = None,
+        clock: WatermarkClock | None = None,
+        watermarked: bool = False,
+        drain: bool = False,
+        idle_after_s: float | None = None,
     ) -> None:
         """Make the channels."""
         self.number = 0
@@ -52,10 +62,15 @@ class Input:
         self.check_key = check_key
         self.skip_app = skip_app
         self.is_shadow = is_shadow
+        self.event_time = event_time
+        self.watermarked = watermarked or clock is not None
+        self.drain = drain
+        self.idle_after_s = idle_after_s
         self.caught_up = False
         self.caught_up_s = 0.0
         if senders is None:
             self.channels = [Channel(str(self.tp), 0, None, (topic, partition))]
+            self.channels[0].watermark = clock
         else:
             self.channels = [Channel(f"{self.tp}#{s}", 0, s, (topic, s)) for s in range(senders)]
 
@@ -71,6 +86,7 @@ class Input:
         self.source.seek(start if state is None else state.read.get(name, start))
         for channel in self.channels:
             channel.drop()
+            channel.tail, channel.tail_at = NEVER, None
             if state is None:
                 channel.covered = start if self.senders is None else 0
                 continue
@@ -79,6 +95,8 @@ class Input:
             channel.covered = channel.skip_below if self.senders is not None else self.source.position
             if channel.name in state.clocks:
                 channel.clock = channel.progress = state.clocks[channel.name]
+            if (time := state.watermarks.get(channel.name)) is not None:
+                time.restore(channel)
             if state.marks.get("ended", {}).get(channel.name):
                 channel.done = True
         self._check_end()
@@ -92,6 +110,8 @@ class Input:
         """Note that nothing more will come."""
         for channel in self.channels:
             channel.done = True
+            if self.drain:
+                channel.end_time(None)
 
     def fill(self, bytes_max: int) -> bool:
         """Read what follows into the channels; tell whether there was anything."""
@@ -108,7 +128,7 @@ class Input:
             batch = batch.slice(batch.base, self.end)
             self.source.seek(self.end)
         if self.senders is None:
-            self.channels[0].add_batch(self._within(batch))
+            self._add_records(batch)
         else:
             self._demultiplex(batch)
         self._check_end()
@@ -136,7 +156,57 @@ class Input:
 
     def _check_end(self) -> None:
         if self.senders is None and self.end is not None and self.source.position >= self.end:
-            self.channels[0].done = True
+            channel = self.channels[0]
+            channel.done = True
+            if self.drain and channel.tail != END_OF_TIME:
+                channel.end_time(None)
+
+    def _add_records(self, batch: Batch) -> None:
+        """Add a source partition's records; END-OF-TIME marks among them are no records, and nobody sees them."""
+        batch = self._within(batch)
+        channel = self.channels[0]
+        if batch.headers is not None and None in (values := batch.values):
+            marks = [
+                batch.offsets[at]
+                for at, value in enumerate(values)
+                if value is None and batch.keys[at] is None and is_end_of_time(batch.headers_at(at))
+            ]
+            base, whole = batch.base, batch
+            for mark in marks:
+                self._add_timed(channel, whole.slice(base, mark))
+                base = channel.covered = mark + 1
+                channel.end_time(mark)
+            batch = whole.slice(base, whole.next)
+        self._add_timed(channel, batch)
+
+    def _add_timed(self, channel: Channel, batch: Batch) -> None:
+        """Add records with their event times, where the topic takes them from the values."""
+        if self.event_time is None or not len(batch):
+            channel.add_batch(batch)
+            return
+        whole = self.event_time.is_field
+        try:
+            decoded = self.codec.decode_all(batch.values)
+        except ValueRefusedError:
+            # What can't be decoded has no event time; its hand-out says why.
+            whole, decoded = False, [self._decoded_or_none(value) for value in batch.values]
+        of = self.event_time.of
+        times = [
+            own if (found := of(value)) is None else found
+            for value, own in zip(decoded, batch.timestamps, strict=True)
+        ]
+        timed = Batch(
+            batch.topic, batch.partition, batch.base, batch.next, batch.offsets, times, batch.keys, batch.values,
+            batch.headers, nbytes=batch.nbytes,
+        )  # fmt: skip
+        # Decoded values are handed on only where a field was read: a function may have changed what it was given.
+        channel.add_batch(timed, decoded if whole else None)
+
+    def _decoded_or_none(self, value: bytes | None) -> Any:
+        try:
+            return None if value is None else self.codec.decode(value)
+        except ValueRefusedError:
+            return None
 
     def _within(self, batch: Batch) -> Batch:
         low, high = self.time_from, self.time_until
@@ -184,6 +254,9 @@ class Input:
                 mark = json.loads(value)
                 channel = self.channels[mark["sender"]]
                 channel.progress = max(channel.progress, mark["time"])
+                channel.is_idle = bool(mark.get("idle"))
+                if "watermark" in mark:
+                    channel.add_mark(mark["watermark"], offsets[at])
                 if mark.get("end"):
                     channel.done = True
                 continue
@@ -193,19 +266,26 @@ class Input:
                     "the generation and replay"
                 )
             origin = decode_origin(value)
-            if origin.sequence < self.channels[origin.partition].skip_below:
+            sender = origin.partition if origin.sender is None else origin.sender
+            if origin.sequence < self.channels[sender].skip_below:
                 continue
-            column = columns.get(origin.partition)
+            column = columns.get(sender)
             if column is None:
-                column = columns[origin.partition] = tuple([] for _ in range(11))
+                column = columns[sender] = tuple([] for _ in range(13))
             time = timestamps[at]
+            effective = time + origin.ahead_ms
             entry = (
-                time + origin.ahead_ms, time, keys[at], values[at], headers[:-1], offsets[at], origin.sequence,
+                effective, time, keys[at], values[at], headers[:-1], offsets[at], origin.sequence,
                 origin.topic, origin.partition, origin.offset, origin.emit,
+                watermark_of(origin.behind, effective), self.channels[sender].tail,
             )  # fmt: skip
             for cells, cell in zip(column, entry, strict=True):
                 cells.append(cell)
         for sender, c in columns.items():
             causes = (c[7], c[8], c[9], c[10])
             headers_column = c[4] if any(c[4]) else None
-            self.channels[sender].add_piece(Piece(c[0], c[1], c[2], c[3], headers_column, c[5], c[6], causes))
+            watermarks, reached = (c[11], c[12]) if self.watermarked else ((), ())
+            self.channels[sender].add_piece(
+                Piece(c[0], c[1], c[2], c[3], headers_column, c[5], c[6], causes, None, watermarks, reached)
+            )
+

@@ -15,11 +15,39 @@ import msgspec
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import RecoveryError
 from headwater.core.names import group_of, internal_topic
+from headwater.merge.channel import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from headwater.log.interface import Log
+    from headwater.merge.channel import Channel
+
+
+@dataclass(slots=True)
+class ChannelTime:
+    """What a restart needs of one channel for watermarks.
+
+    `clock`: before the record that will be read first (of a repartition channel: what its marks had said there). `first`
+    and `believed_from`: see WatermarkClock. `reached`: what the channel counts for in its task. `ignored`: it does not
+    count. `begun`: a record of it was taken.
+    """
+
+    clock: int = NEVER
+    first: int = NEVER
+    believed_from: int | None = None
+    reached: int = NEVER
+    ignored: bool = False
+    begun: bool = False
+
+    def restore(self, channel: Channel) -> None:
+        """Set a channel back to this, once its places are."""
+        if channel.watermark is not None:
+            channel.watermark.restore(self.clock, self.first, self.believed_from, channel.covered)
+            channel.tail = channel.watermark.reached()
+        else:
+            channel.tail = self.clock
+        channel.is_idle = self.ignored and channel.sender is not None
 
 
 @dataclass(slots=True)
@@ -29,7 +57,8 @@ class TaskState:
     `positions`: by agent, then channel name, the next place (offset, or emit sequence in a repartition channel);
     `read`: by "topic/partition" the offset to read from; `clocks`: effective time by channel; `changelog`: by table the
     next changelog offset; `emitted`: by "topic/partition" the next emit sequence of this task's channel there; `seen`: by
-    "topic/partition" how far records were dispatched, whatever agents hold back.
+    "topic/partition" how far records were dispatched, whatever agents hold back; `watermark`: the task's; `watermarks`:
+    by channel.
     """
 
     task: int
@@ -45,6 +74,8 @@ class TaskState:
     emitted: dict[str, int] = field(default_factory=dict)
     marks: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
+    watermark: int | None = None
+    watermarks: dict[str, ChannelTime] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the record's value."""

@@ -3,7 +3,7 @@ partition of a repartition topic.
 
 Effective time of a record of a source partition is the running maximum of event time there; of a repartition record it
 is the sender's task time when it was sent (carried in its header), so it rises along the channel and doesn't depend on
-where epochs or marks fell.
+where epochs or marks fell. Watermarks are kept apart from it (see `watermark`), and only where somebody asks for them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,36 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from headwater.core.lazy import LazyColumn
+from headwater.merge.watermark import END_OF_TIME, NEVER, WatermarkClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headwater.core.batch import Batch, Headers
 
-NEVER = -(1 << 63)
-"""Before all effective times."""
+__all__ = ["END_OF_TIME", "NEVER", "Channel", "Piece", "join"]
 
 
 class Piece:
-    """Consecutive records of one channel, as columns; `places` rise by channel order, `offsets` are the topic's own."""
+    """Consecutive records of one channel, as columns; `places` rise by channel order, `offsets` are the topic's own.
 
-    __slots__ = ("causes", "decoded", "headers", "keys", "offsets", "places", "times", "timestamps", "values")
+    `watermarks` are the own watermarks before each record, `reached` what the channel counts for in the task's watermark
+    after each; both are empty where nobody asks.
+    """
+
+    __slots__ = (
+        "causes",
+        "decoded",
+        "headers",
+        "keys",
+        "offsets",
+        "places",
+        "reached",
+        "times",
+        "timestamps",
+        "values",
+        "watermarks",
+    )
 
     def __init__(
         self,
@@ -41,6 +57,8 @@ class Piece:
         places: Sequence[int],
         causes: tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]] | None,
         decoded: Sequence[Any] | None = None,
+        watermarks: Sequence[int] = (),
+        reached: Sequence[int] = (),
     ) -> None:
         """Take equally long columns; `causes` are topic number, partition, offset, emit, or None for the record itself.
 
@@ -55,6 +73,8 @@ class Piece:
         self.offsets = offsets
         self.places = places
         self.causes = causes
+        self.watermarks = watermarks
+        self.reached = reached
 
     def __len__(self) -> int:
         return len(self.times)
@@ -68,18 +88,25 @@ class Piece:
             self.times[part], self.timestamps[part], self.keys[part], self.values[part],
             None if self.headers is None else self.headers[part], self.offsets[part], self.places[part],
             None if self.causes is None else tuple(column[part] for column in self.causes),  # type: ignore[arg-type]
-            None if self.decoded is None else self.decoded[part],
+            None if self.decoded is None else self.decoded[part], self.watermarks[part], self.reached[part],
         )  # fmt: skip
 
 
 class Channel:
-    """One ordered run of records of a task. `name` is "topic/partition", or "topic/partition#sender"."""
+    """One ordered run of records of a task. `name` is "topic/partition", or "topic/partition#sender".
+
+    `watermark` is the clock of a source partition (None: nobody asks, or a repartition channel, whose marks say how far
+    its sender is). `tail` is what the channel counts for once all that was added is taken; `tail_at` is the offset of the
+    mark that said so, and None where a record did. `is_idle`: nothing counts in the sender's task, whose inputs are empty or
+    quiet.
+    """
 
     __slots__ = (
         "clock",
         "covered",
         "done",
         "input",
+        "is_idle",
         "name",
         "pieces",
         "progress",
@@ -88,6 +115,9 @@ class Channel:
         "skip_below",
         "sort",
         "start",
+        "tail",
+        "tail_at",
+        "watermark",
     )
 
     def __init__(self, name: str, input_number: int, sender: int | None, sort: tuple[str, int]) -> None:
@@ -104,22 +134,41 @@ class Channel:
         self.size = 0
         self.start = 0
         self.done = False
+        self.watermark: WatermarkClock | None = None
+        self.tail = NEVER
+        self.tail_at: int | None = None
+        self.is_idle = False
 
-    def add_batch(self, batch: Batch) -> None:
-        """Take a batch of a source partition."""
+    def add_batch(self, batch: Batch, decoded: Sequence[Any] | None = None) -> None:
+        """Take a batch of a source partition; `decoded` are its values, where they were decoded already."""
         self.covered = batch.next
         if not len(batch):
             return
-        timestamps = batch.lazy_timestamps
+        timestamps, before = batch.lazy_timestamps, self.clock
         # Mostly time rises already, and then the running maximum is the column itself.
         times: Sequence[int] = timestamps
         if timestamps[0] < self.clock or not _rises(timestamps):
             times = list(accumulate(timestamps, max, initial=self.clock))[1:]
         self.clock = self.progress = times[-1]
         offsets = batch.offsets
-        self._add(
-            Piece(times, timestamps, batch.lazy_keys, batch.values, batch.headers, offsets, offsets, None)
+        piece = Piece(
+            times, timestamps, batch.lazy_keys, batch.values, batch.headers, offsets, offsets, None, decoded
         )
+        if self.watermark is not None:
+            piece.watermarks, piece.reached = self.watermark.advance(before, times, timestamps, offsets)
+            self.tail, self.tail_at = self.watermark.reached(), None
+        self._add(piece)
+
+    def end_time(self, offset: int | None) -> None:
+        """Take an END-OF-TIME mark of a source partition (`offset` None: the bounded end counts as one)."""
+        if self.watermark is not None:
+            self.watermark.ended = True
+        self.tail, self.tail_at = END_OF_TIME, self.covered if offset is None else offset
+
+    def add_mark(self, watermark: int, offset: int) -> None:
+        """Take a mark of a repartition channel: the sender's watermark, after all records that it sent before."""
+        if watermark > self.tail:
+            self.tail, self.tail_at = watermark, offset
 
     def add_piece(self, piece: Piece) -> None:
         """Take records of a repartition topic that one upstream task sent."""
@@ -135,6 +184,14 @@ class Channel:
     def clock_at_position(self) -> int:
         """Return the clock from which the waiting records get the same effective times again."""
         return self.pieces[0].times[self.start] if self.pieces else self.clock
+
+    def watermark_at_position(self) -> int:
+        """Return the watermark before the first waiting record: of a repartition channel what its marks had said."""
+        if not self.pieces:
+            return self.tail if self.watermark is None else self.watermark.own()
+        piece = self.pieces[0]
+        column = piece.reached if self.watermark is None else piece.watermarks
+        return column[self.start] if len(column) else NEVER
 
     def _add(self, piece: Piece) -> None:
         self.pieces.append(piece)
@@ -198,4 +255,5 @@ def join(pieces: Sequence[Piece]) -> Piece:
         chain([p.values for p in pieces]), headers, chain([p.offsets for p in pieces]),
         chain([p.places for p in pieces]), causes,  # type: ignore[arg-type]
         None if any(p.decoded is None for p in pieces) else chain([p.decoded for p in pieces]),
+        chain([p.watermarks for p in pieces]), chain([p.reached for p in pieces]),
     )  # fmt: skip

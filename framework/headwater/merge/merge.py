@@ -117,6 +117,10 @@ class Merge:
             count -= len(piece)
         return Group(join(pieces), at, self._cuts())
 
+    def nothing(self) -> Group:
+        """Return a group without records: marks alone have moved something."""
+        return Group(Piece([], [], [], [], None, [], [], None), 0, self._cuts())
+
     def _cuts(self) -> dict[str, int]:
         return {channel.name: channel.position for channel in self.channels}
 
@@ -150,6 +154,8 @@ def _merged(pieces: dict[int, Piece], sorts: dict[int, tuple[str, int]]) -> list
 def _gather(pieces: dict[int, Piece], order: list[tuple[Any, int, int]]) -> Piece:
     with_headers = any(piece.headers is not None for piece in pieces.values())
 
+    with_watermarks = all(len(piece.watermarks) for piece in pieces.values())
+
     def column(name: str) -> list[Any]:
         columns = {at: getattr(piece, name) for at, piece in pieces.items()}
         return [columns[at][index] for _, at, index in order]
@@ -173,5 +179,6 @@ def _gather(pieces: dict[int, Piece], order: list[tuple[Any, int, int]]) -> Piec
         causes = (cause(0), cause(1), cause(2), cause(3))
     return Piece(
         column("times"), column("timestamps"), column("keys"), column("values"), headers, column("offsets"),
-        column("places"), causes,
+        column("places"), causes, None, column("watermarks") if with_watermarks else (),
+        column("reached") if with_watermarks else (),
     )  # fmt: skip

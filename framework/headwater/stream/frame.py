@@ -27,7 +27,9 @@ class Rows:
     through a repartition topic (`cause_topics` are numbers of the generation's name table). Where a task has one source
     topic and nothing else, topic and partition are the same for all: `single` holds them, and the lists of topics,
     partitions and emits stay empty. `task_times` is the task's clock when the row was in hand; `keys` and `timestamps` are
-    the record's own.
+    the record's own. `watermarks` are those of the records' own source partitions before them, `task_watermarks` the
+    task's after each; both are empty where nobody asks. A row may stand for a mark that moved the task's watermark: it has
+    no key.
     """
 
     __slots__ = (
@@ -38,7 +40,9 @@ class Rows:
         "keys",
         "single",
         "task_times",
+        "task_watermarks",
         "timestamps",
+        "watermarks",
     )
 
     def __init__(self, single: tuple[int, int] | None = None) -> None:
@@ -51,6 +55,8 @@ class Rows:
         self.cause_partitions = Column()
         self.cause_offsets = Column()
         self.cause_emits = Column()
+        self.watermarks = Column()
+        self.task_watermarks = Column()
 
     def __len__(self) -> int:
         return len(self.task_times)
@@ -68,7 +74,10 @@ class Rows:
 
     def copy_to(self, other: Rows, rows: Sequence[int]) -> None:
         """Append some rows to another epoch's."""
-        for name in ("task_times", "timestamps", "keys", "cause_offsets"):
+        names = ["task_times", "timestamps", "keys", "cause_offsets"]
+        if len(self.watermarks):
+            names += ["watermarks", "task_watermarks"]
+        for name in names:
             source = getattr(self, name)
             getattr(other, name).extend([source[row] for row in rows])
         if self.single is None:
@@ -82,7 +91,8 @@ class Work:
 
     `rows` are row numbers, rising; `topics` maps the entries of `inputs` to (topic, partition). `places` count an
     agent's progress in its channel: the offset, or the emit sequence where the input is a repartition topic; `times` are
-    effective times; `cut` is that of the group the records came in.
+    effective times; `cut` is that of the group the records came in. `watermarks` are those of the records' own source
+    partitions before them, `task_watermarks` the task's after each, which rise; both are empty where nobody asks.
     """
 
     __slots__ = (
@@ -95,10 +105,12 @@ class Work:
         "places",
         "raw_values",
         "rows",
+        "task_watermarks",
         "times",
         "timestamps",
         "topics",
         "values",
+        "watermarks",
     )
 
     def __init__(
@@ -116,6 +128,8 @@ class Work:
         places: Sequence[int] | None = None,
         times: Sequence[int] = (),
         cut: dict[str, int] | None = None,
+        watermarks: Sequence[int] = (),
+        task_watermarks: Sequence[int] = (),
     ) -> None:
         """Take equally long columns."""
         self.rows = rows
@@ -131,6 +145,8 @@ class Work:
         self.places = offsets if places is None else places
         self.times = times if len(times) else timestamps
         self.cut = cut
+        self.watermarks = watermarks
+        self.task_watermarks = task_watermarks
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,6 +172,7 @@ class Work:
             self.inputs if isinstance(self.inputs, int) else self.inputs[part], self.topics,
             self.channels if isinstance(self.channels, int) else self.channels[part],
             None if self.places is self.offsets else self.places[part], self.times[part], self.cut,
+            self.watermarks[part], self.task_watermarks[part],
         )  # fmt: skip
 
     def pick(self, keep: Sequence[int]) -> Work:
@@ -170,7 +187,8 @@ class Work:
             None if self.headers is None else column(self.headers),
             self.inputs if isinstance(self.inputs, int) else column(self.inputs), self.topics,
             self.channels if isinstance(self.channels, int) else column(self.channels), column(self.places),
-            column(self.times), self.cut,
+            column(self.times), self.cut, column(self.watermarks) if len(self.watermarks) else (),
+            column(self.task_watermarks) if len(self.task_watermarks) else (),
         )  # fmt: skip
 
 
