@@ -319,11 +319,6 @@ REFUSED_TOPIC_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "allow_empty": ((None, False, True), "nothing: empty and null values are told apart"),
     "has_prefix": ((None, False), "nothing: names are taken as they are"),
     "loop": ((None,), "nothing: a topic runs nothing"),
-    "event_time": (
-        (None,),
-        "timestamp= when sending: the record's timestamp is its event time; event_time= comes later",
-    ),
-    "lateness": ((None,), "nothing yet: lateness comes with windows"),
 }
 
 

@@ -200,6 +200,22 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         return int(frame.rows.task_times[frame.row])
 
     @property
+    def watermark(self) -> int:
+        """The task's watermark with the record in hand, ms since 1970 UTC: no record that isn't late is older.
+
+        Before it is known: the least 64-bit number.
+        """
+        frame = self._bound_frame()
+        if frame.row < 0:
+            raise AgentStoppedError("stream.watermark has no answer before the first record")
+        if not len(frame.rows.task_watermarks):
+            raise AgentStoppedError(
+                "stream.watermark is kept only for agents whose code shows the name; read it in the agent's own function, "
+                "or in a plain function that it calls"
+            )
+        return int(frame.rows.task_watermarks[frame.row])
+
+    @property
     def random(self) -> Random:
         """Chance that a replay repeats: seeded by task and position."""
         return self._bound_frame().random

@@ -44,6 +44,24 @@ def tables_touched(fun: Callable[..., Any], tables: Iterable[Table]) -> set[Tabl
     return found
 
 
+def names_in(fun: Callable[..., Any]) -> set[str]:
+    """Return all names that the function's code, and plain functions it calls, have."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting: list[tuple[Any, int]] = [(fun, 0)]
+    while waiting and len(seen) < FUNCTIONS_MAX:
+        target, depth = waiting.pop(0)
+        function = _function(target)
+        if function is None or id(function) in seen:
+            continue
+        seen.add(id(function))
+        for code in _codes(function.__code__):
+            found.update(code.co_names)
+        if depth < DEPTH_MAX:
+            waiting += [(value, depth + 1) for value in _referred(function) if _function(value) is not None]
+    return found
+
+
 def _function(value: Any) -> FunctionType | None:
     """Return the plain function behind a value: methods, partials and `functools.wraps` are looked through."""
     for _ in range(DEPTH_MAX):

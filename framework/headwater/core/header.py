@@ -105,7 +105,7 @@ def encode_origin(origin: Origin) -> bytes:
     if origin.sender is not None:
         return encode_varints(*origin[:7], origin.behind or 0, origin.sender)
     if origin.behind is not None:
-        return encode_varints(*origin[:8])
+        return encode_varints(*origin[:7], origin.behind)
     return encode_varints(*origin[:7])
 
 

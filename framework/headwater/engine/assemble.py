@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
+from headwater.core.event_time import EventTime
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
 from headwater.engine.loops import Loops
 from headwater.engine.runner import Runner
 from headwater.engine.task import Task
+from headwater.merge.watermark import MAX_JUMP_MS, WatermarkClock
 from headwater.source.bounds import start_of
 from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from headwater.app.app import App
+    from headwater.app.topic import Topic
     from headwater.archive.archive import Archive
     from headwater.core.batch import Batch
     from headwater.engine.plan import RunPlan
@@ -113,11 +116,17 @@ class Assembly:
             codec = self._codec_behind(topic)
             source = LiveSource(self.log, topic, partition, 0)
             senders = plan.topology.subs[upstream].partitions
-            self._add(task, Input(topic, partition, source, codec, senders=senders), state, 0)
+            an_input = Input(
+                topic, partition, source, codec, senders=senders,
+                watermarked=task.sub.number in plan.watermarked,
+            )  # fmt: skip
+            self._add(task, an_input, state, 0)
             return
         declared = self.app.topic_named(topic)
         check = None if declared.key_type in _PLAIN_KEYS else declared.decode_key
         start, end = plan.bounds.get(f"{topic}/{partition}", (None, None))
+        event_time = None if declared.event_time is None else EventTime(declared.event_time)
+        idle_ms = declared.idle_after_ms
         own: int | None = None
         if topic in self.loops.topics:
             # What this app wrote there belongs to another generation; this one's own comes from its shadow.
@@ -133,6 +142,9 @@ class Assembly:
                     declared.codec,
                     check_key=check,
                     is_shadow=True,
+                    event_time=event_time,
+                    clock=self._clock(task, declared),
+                    drain=plan.drain,
                 ),
                 state,
                 0,
@@ -141,8 +153,16 @@ class Assembly:
         an_input = Input(
             topic, partition, self._source(topic, partition, first), declared.codec, end=end,
             time_from=plan.time_from, time_until=plan.time_until, check_key=check, skip_app=own,
+            event_time=event_time, clock=self._clock(task, declared), drain=plan.drain and end is not None,
+            idle_after_s=None if idle_ms is None else idle_ms / 1000,
         )  # fmt: skip
         self._add(task, an_input, state, first)
+
+    def _clock(self, task: Task, declared: Topic) -> WatermarkClock | None:
+        if task.sub.number not in self.plan.watermarked:
+            return None
+        jump = declared.max_jump_ms
+        return WatermarkClock(declared.lateness_ms or 0, MAX_JUMP_MS if jump is None else jump)
 
     def _add(self, task: Task, an_input: Input, state: TaskState | None, start: int) -> None:
         an_input.assign_number(len(task.inputs))

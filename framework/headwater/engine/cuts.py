@@ -9,6 +9,7 @@ import msgspec
 from headwater.core.names import internal_topic
 from headwater.engine.history import read_topic
 from headwater.engine.positions import TaskState
+from headwater.engine.task_time import IN, OUT, REACHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,11 @@ def recorded_cuts(
             if found != key or value is None:
                 continue
             for cut in _DECODER.decode(value).groups:
-                yield {
-                    new + name.removeprefix(old) if name.startswith(old) else name: at
-                    for name, at in cut.items()
-                }
+                yield {_renamed(name, old, new): at for name, at in cut.items()}
+
+
+def _renamed(name: str, old: str, new: str) -> str:
+    for begin in ("", REACHED, OUT, IN):
+        if name.startswith(begin + old):
+            return begin + new + name.removeprefix(begin + old)
+    return name

@@ -36,6 +36,7 @@ from headwater.engine.runner import Relearn
 from headwater.engine.session import Session
 from headwater.engine.slot import Slot
 from headwater.engine.topology import Topology, build_topology, check_same
+from headwater.engine.watermarked import watermarked
 from headwater.log import open_log
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ class Engine(Service):
             time_until=generation.time_until if in_history else None,
             ensure=self.ensure_topic,
             align_s=app.options.align_s,
+            watermarked=watermarked(app, topology),
         )
         positions = Positions(log, app.id, name)
         positions.create(topology.tasks)

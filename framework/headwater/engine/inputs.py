@@ -288,4 +288,3 @@ class Input:
             self.channels[sender].add_piece(
                 Piece(c[0], c[1], c[2], c[3], headers_column, c[5], c[6], causes, None, watermarks, reached)
             )
-

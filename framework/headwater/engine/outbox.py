@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.core.batch import Append, TopicPartition
-from headwater.core.header import DEAD, MARK, ORIGIN, Origin, encode_origin, encode_varints
+from headwater.core.header import DEAD, MARK, ORIGIN, Origin, behind_of, encode_origin, encode_varints
 from headwater.core.partitioner import partition_of
 from headwater.table.changelog import encode_changes
 
@@ -43,6 +43,7 @@ def sends(
         staged.sort(key=lambda entry: entry[0].row)
     columns: dict[TopicPartition, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
     emit, last = 0, (-1, "")
+    is_kept = bool(len(rows.watermarks))
     for send, agent in staged:
         emit = emit + 1 if last == (send.row, agent) else 0
         last = (send.row, agent)
@@ -60,9 +61,10 @@ def sends(
         if repartition:
             sequence = emitted.get(str(tp), 0)
             emitted[str(tp)] = sequence + 1
-            ahead = rows.task_times[row] - timestamp
-            origin = Origin(number, *cause, emit, sequence, ahead)
-            header = encode_origin(origin)
+            time = rows.task_times[row]
+            behind = behind_of(rows.watermarks[row], time) if is_kept else None
+            sender = None if partition == cause[1] else partition
+            header = encode_origin(Origin(number, *cause, emit, sequence, time - timestamp, behind, sender))
         else:
             header = encode_varints(number, *cause, emit, plan.app_number)
         column = columns.get(tp)
@@ -117,10 +119,24 @@ def dead_letters(dead: list[tuple[DeadLetter, dict[str, Any]]], topic: str) -> l
 
 
 def marks(
-    topics: Iterable[str], plan: RunPlan, partition: int, task_time: int, *, ending: bool
+    topics: Iterable[str],
+    plan: RunPlan,
+    partition: int,
+    task_time: int,
+    *,
+    ending: bool,
+    watermark: int | None = None,
+    idle: bool = False,
 ) -> list[Append]:
-    """Return marks for all channels of repartition topics: how far this task is, and its end."""
+    """Return marks for all channels of repartition topics: how far this task is, and its end.
+
+    `watermark` is the task's, None where it keeps none; `idle`: nothing in it counts, so nobody need wait for it.
+    """
     mark: dict[str, Any] = {"sender": partition, "time": task_time}
+    if watermark is not None:
+        mark["watermark"] = watermark
+    if idle:
+        mark["idle"] = True
     if ending:
         mark["end"] = True
     header = ((MARK, _compact(mark)),)

@@ -25,7 +25,8 @@ class RunPlan:
 
     `total_order`: every channel is waited for, so that records are taken in order of effective time (a replay in time
     order); else a group is what has arrived. `bounds` are (start, end) by "topic/partition" of source topics, end None
-    for a run that goes on. `names` numbers agents and topics for headers.
+    for a run that goes on. `names` numbers agents and topics for headers. `watermarked` are the sub-topologies that keep
+    watermarks; `drain`: the end of a bounded run counts as END-OF-TIME.
     """
 
     app: str
@@ -41,6 +42,8 @@ class RunPlan:
     time_until: int | None = None
     ensure: Callable[[str, str], int] | None = None
     align_s: float = 0.0
+    watermarked: frozenset[int] = frozenset()
+    drain: bool = False
     app_number: int = field(init=False)
     """The app's number in the headers of its outputs."""
     _numbers: dict[str, int] = field(default_factory=dict)

@@ -30,7 +30,7 @@ class ChannelTime:
 
     `clock`: before the record that will be read first (of a repartition channel: what its marks had said there). `first`
     and `believed_from`: see WatermarkClock. `reached`: what the channel counts for in its task. `ignored`: it does not
-    count. `begun`: a record of it was taken.
+    count. `begun`: a record of it was taken. `idle`: its sender says that nothing counts there.
     """
 
     clock: int = NEVER
@@ -39,6 +39,7 @@ class ChannelTime:
     reached: int = NEVER
     ignored: bool = False
     begun: bool = False
+    idle: bool = False
 
     def restore(self, channel: Channel) -> None:
         """Set a channel back to this, once its places are."""
@@ -47,7 +48,7 @@ class ChannelTime:
             channel.tail = channel.watermark.reached()
         else:
             channel.tail = self.clock
-        channel.is_idle = self.ignored and channel.sender is not None
+        channel.is_idle = self.idle
 
 
 @dataclass(slots=True)

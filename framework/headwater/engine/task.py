@@ -21,6 +21,7 @@ from headwater.engine.held import Held
 from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter
+from headwater.engine.task_time import TaskTime, moves_watermarks
 from headwater.merge.channel import NEVER, Channel
 from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import Runner
     from headwater.engine.topology import SubTopology
+    from headwater.engine.watcher import Watcher
     from headwater.merge.channel import Piece
     from headwater.table.part import TablePart
 
@@ -69,9 +71,11 @@ class Task:
         self.parts: dict[str, TablePart] = {}
         self.history: dict[str, Any] = {}
         self.lock_steps: list[list[Runner]] = []
+        self.watchers: list[Watcher] = []
         self.reads: dict[str, set[int]] = {}
         self.sends_to: dict[str, str] = {}
         self.merge = Merge([])
+        self.time = TaskTime([], is_kept=False)
         self.rows = Rows()
         self.task_time = NEVER
         self.epoch = 0
@@ -91,7 +95,8 @@ class Task:
         self._single: tuple[int, int] | None = None
         # Of what comes again after a restart: up to where, by input, and the task times that other inputs had moved on.
         self._again: dict[int, int] = {}
-        self._again_times: dict[tuple[str, int], int] = {}
+        self._again_times: dict[tuple[str, int], tuple[int, int]] = {}
+        self._recorded: dict[str, int] | None = None
         self._staged_bytes = 0
         self._group_records_max = self.merge.records_max
 
@@ -105,11 +110,17 @@ class Task:
         self._places = [an_input.tp for an_input in self.inputs]
         self._topic_numbers = [self.plan.number_of(an_input.tp.topic) for an_input in self.inputs]
         channels = self.merge.channels
+        self.time = TaskTime(
+            self.inputs,
+            is_kept=self.sub.number in self.plan.watermarked,
+            idles=not (self.plan.bounded or self.plan.total_order),
+        )
         if len(channels) == 1 and channels[0].sender is None:
             self._single = (self._topic_numbers[0], self.partition)
             self.rows.single = self._single
         if state is None:
             return
+        self.time.begin(state)
         self.epoch = state.epoch
         self.task_time = NEVER if state.time is None else state.time
         self.emitted = dict(state.emitted)
@@ -122,7 +133,9 @@ class Task:
             for an_input in self.inputs
             if (seen := state.seen.get(str(an_input.tp), 0)) > an_input.source.position
         }
-        self._again_times = {(name, place): time for name, place, time in state.marks.get("times", ())}
+        self._again_times = {
+            (name, place): (time, watermark) for name, place, time, watermark in state.marks.get("times", ())
+        }
         for reader, places in state.positions.items():
             # A reader that had finished more than the least of them isn't handed those records again.
             ahead = {
@@ -132,6 +145,11 @@ class Task:
             }
             if ahead:
                 self.resume[reader] = ahead
+
+    @property
+    def watermark(self) -> int:
+        """The task's watermark, ms, after all rows so far; NEVER where nothing asks for it."""
+        return self.time.watermark
 
     @property
     def runners(self) -> list[Runner]:
@@ -168,8 +186,16 @@ class Task:
                 # All channels have records, but none that may go before the others': what follows them must be seen.
                 came = self.fill(further=True)
                 group = self._cut()
-            if group is not None or not came:
+            if group is not None:
                 return group
+            if not came:
+                return self._marks_only()
+
+    def _marks_only(self) -> Group | None:
+        """Return a group without records where marks or silence move the watermark, so that what is due is done."""
+        if self.cuts is None and self.time.has_news(sends=bool(self.sends_to)):
+            return self.merge.nothing()
+        return None
 
     def _cut(self) -> Group | None:
         if self.cuts is not None:
@@ -184,10 +210,13 @@ class Task:
                     return None
                 group = self.merge.cut_at(self._next_cut)
                 if group is not None:
-                    self._next_cut = None
+                    self._recorded, self._next_cut = self._next_cut, None
                     return group
                 if not self._covers(self._next_cut):
                     return None
+                if moves_watermarks(self._next_cut) and self.time.is_kept:
+                    self._recorded, self._next_cut = self._next_cut, None
+                    return self.merge.nothing()
                 self._next_cut = None
         return self.merge.cut(self._is_awaited)
 
@@ -220,6 +249,8 @@ class Task:
         took_s = SYSTEM_CLOCK.monotonic_s() - began_s
         changes, nbytes = self._weigh(marks)
         self._staged_bytes += nbytes
+        if not len(group):
+            return
         share = max(changes / GROUP_CHANGES_MAX, nbytes / GROUP_BYTES_MAX, took_s / GROUP_S_MAX)
         room = len(group) / max(share, 1e-6)
         self.merge.records_max = max(1, min(int(room), 4 * self.merge.records_max, self._group_records_max))
@@ -248,9 +279,26 @@ class Task:
         return changes, nbytes
 
     async def _step(self, group: Group) -> None:
-        work, bad = self._take(group)
+        before = self.time.watermark
+        self.time.settle(group, self._recorded)
+        self._recorded = None
+        work, bad = self._take(group) if len(group) else (self._take_mark(), [])
         for letter in bad:
             self.dead_letter(letter)
+        await self._hand_out(work)
+        if self.time.watermark > before:
+            await self._advance(len(self.rows) - 1, self.time.watermark)
+        self.groups.append(group.cut)
+
+    async def _advance(self, row: int, watermark: int) -> None:
+        """Have done what a watermark makes due; it came with a row."""
+        for watcher in self.watchers:
+            if watcher.due <= watermark:
+                await watcher.advance(row, watermark)
+
+    async def _hand_out(self, work: Work) -> None:
+        if not len(work):
+            return
         for together in self.lock_steps:
             if len(together) == 1:
                 runner = together[0]
@@ -267,7 +315,6 @@ class Task:
                     at = index.get(row)
                     if at is not None:
                         await runner.run(share.slice(at, at + 1))
-        self.groups.append(group.cut)
 
     async def flush_idle(self) -> bool:
         """Have agents hand out what `take` holds back where they set `within`; tell whether any did.
@@ -293,9 +340,13 @@ class Task:
         if times[0] < self.task_time or not isinstance(group.channels, int):
             times = list(accumulate(times, max, initial=self.task_time))[1:]
         self.task_time = times[-1]
+        watermarks = self.time.column(group)
         if self._again:
-            times = self._times_again(piece, group, list(times))
+            times, watermarks = self._times_again(piece, group, list(times), list(watermarks))
         rows.task_times.extend(times)
+        if self.time.is_kept:
+            rows.watermarks.extend(piece.watermarks)
+            rows.task_watermarks.extend(watermarks)
         rows.timestamps.extend(piece.timestamps)
         rows.keys.extend(piece.keys)
         self._causes(piece, group)
@@ -309,6 +360,7 @@ class Task:
         work = Work(
             range(first, first + count), values, piece.keys, piece.values, piece.timestamps, piece.offsets,
             piece.headers, inputs, self._places, group.channels, piece.places, piece.times, group.cut,
+            piece.watermarks, watermarks,
         )  # fmt: skip
         if not refused:
             return work, []
@@ -322,18 +374,42 @@ class Task:
                 letters.append(DeadLetter(single, DECODE, error, 1))
         return work.pick([at for at in range(count) if at not in refused]), letters
 
-    def _times_again(self, piece: Piece, group: Group, times: list[int]) -> list[int]:
-        """Give records that were in hand before a restart the task times they had then."""
+    def _take_mark(self) -> Work:
+        """Give a mark that moved the watermark a row, as the cause of what that brings about; there is nothing to hand out."""
+        rows, row = self.rows, len(self.rows)
+        channel = self.merge.channels[self.time.moved]
+        an_input = self.inputs[channel.input]
+        offset = max(0, an_input.source.position - 1) if channel.tail_at is None else channel.tail_at
+        rows.task_times.extend([self.task_time])
+        rows.timestamps.extend([self.task_time])
+        rows.keys.extend([None])
+        rows.cause_offsets.extend([offset])
+        if rows.single is None:
+            rows.cause_topics.extend([self._topic_numbers[channel.input]])
+            rows.cause_partitions.extend([self.partition])
+            rows.cause_emits.extend([0])
+        if self.time.is_kept:
+            rows.watermarks.extend([NEVER])
+            rows.task_watermarks.extend([self.time.watermark])
+        return Work(range(row, row), (), (), (), (), (), None, 0, self._places)
+
+    def _times_again(
+        self, piece: Piece, group: Group, times: list[int], watermarks: list[int]
+    ) -> tuple[list[int], list[int]]:
+        """Give records that were in hand before a restart the task times and watermarks they had then."""
         again = False
         for index, offset in enumerate(piece.offsets):
             at = group.channels if isinstance(group.channels, int) else group.channels[index]
             channel = self.merge.channels[at]
             if offset < self._again.get(channel.input, 0):
                 again = True
-                times[index] = self._again_times.get((channel.name, piece.places[index]), piece.times[index])
+                then = self._again_times.get((channel.name, piece.places[index]))
+                times[index] = piece.times[index] if then is None else then[0]
+                if then is not None and watermarks:
+                    watermarks[index] = then[1]
         if not again and all(i.read_position() >= self._again.get(i.number, 0) for i in self.inputs):
             self._again, self._again_times = {}, {}
-        return times
+        return times, watermarks
 
     def _causes(self, piece: Piece, group: Group) -> None:
         rows, count = self.rows, len(piece)
@@ -465,7 +541,11 @@ class Task:
         return self.end_recorded
 
     def _finished(self) -> bool:
-        return bool(self.inputs) and all(i.ended for i in self.inputs)
+        return (
+            bool(self.inputs)
+            and all(i.ended for i in self.inputs)
+            and not self.time.has_news(sends=bool(self.sends_to))
+        )
 
     def collect(self) -> tuple[list[Append], Callable[[], list[Append]], TaskState]:
         """Return what the open epoch appends, what makes its changelog's appends, and the state it reaches.
@@ -479,13 +559,17 @@ class Task:
         ending = self._finished()
         if self.sends_to and (self.groups or (ending and not self.end_recorded)):
             topics = dict.fromkeys(self.sends_to.values())
-            appends += outbox.marks(topics, self.plan, self.partition, self.task_time, ending=ending)
+            appends += outbox.marks(
+                topics, self.plan, self.partition, self.task_time, ending=ending,
+                watermark=self.time.watermark if self.time.is_kept else None, idle=self.time.is_idle,
+            )  # fmt: skip
         held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})
         state = TaskState(
             self.number, self.sub.number, self.partition, self.epoch + 1,
             held.positions(self.reads, self.resume), held.reads(), self.groups,
             None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
-            self._seen(),
+            self._seen(), None if self.time.watermark == NEVER else self.time.watermark,
+            self.time.states(held.watermark_clocks()),
         )  # fmt: skip
         return appends, self._changelogs, state
 
@@ -571,12 +655,18 @@ class Task:
         cuts = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
         if cuts and len(self.merge.channels) > 1:
             marks["held"] = [cuts[row] for row in sorted(cuts)]
+        is_kept = self.time.is_kept
         times = [
-            (self.merge.channels[work.channel_at(at)].name, work.places[at], self.rows.task_times[row])
+            (
+                self.merge.channels[work.channel_at(at)].name,
+                work.places[at],
+                self.rows.task_times[row],
+                self.rows.task_watermarks[row] if is_kept else NEVER,
+            )
             for runner in self.runners
             for work in runner.feed.held
             for at, row in enumerate(work.rows)
-            if self.rows.task_times[row] != work.times[at]
+            if is_kept or self.rows.task_times[row] != work.times[at]
         ]
         if times:
             marks["times"] = times

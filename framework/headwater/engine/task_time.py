@@ -91,7 +91,9 @@ class TaskTime:
             return
         if recorded is not None:
             self._repeat(recorded)
-            group.cut.update({name: at for name, at in recorded.items() if name.startswith((REACHED, OUT, IN))})
+            group.cut.update(
+                {name: at for name, at in recorded.items() if name.startswith((REACHED, OUT, IN))}
+            )
         else:
             reached, ignored = self._settled(_first_rows(group))
             for at, channel in enumerate(self.channels):
@@ -165,7 +167,7 @@ class TaskTime:
             if channel.sender is not None:
                 if channel.is_idle:
                     ignored.add(at)
-                elif channel.tail_at is not None:
+                else:
                     ignored.discard(at)
             elif channel.tail == END_OF_TIME:
                 ignored.discard(at)
@@ -205,6 +207,7 @@ class TaskTime:
                 self.reached[at],
                 at in self.ignored,
                 at in self.begun,
+                channel.is_idle,
             )
             if time != ChannelTime():
                 found[channel.name] = time

@@ -344,7 +344,6 @@ def test_a_wrong_option_of_a_table_is_named(options: dict[str, Any], message: st
         ({"partitions": 0}, "from 1"),
         ({"value_serializer": "pickle"}, "no serializer 'pickle'"),
         ({"key_serializer": "avro"}, "key_type"),
-        ({"event_time": "ts"}, "comes later"),
         ({"value_type": object()}, "value type"),
     ],
 )

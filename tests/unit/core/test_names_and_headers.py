@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.core.errors import NameRefusedError
-from headwater.core.header import Origin, decode_origin, decode_varints, encode_origin, encode_varints
+from headwater.core.header import (
+    Origin,
+    behind_of,
+    decode_origin,
+    decode_varints,
+    encode_origin,
+    encode_varints,
+    watermark_of,
+)
 from headwater.core.names import (
     NAMED_KINDS,
     PLAIN_KINDS,
@@ -117,7 +125,7 @@ def test_origins_come_back(numbers: list[int], is_output: bool) -> None:
     assert decode_origin(encode_origin(origin)) == origin
 
 
-@pytest.mark.parametrize("data", [b"", b"\1\2\3\4", b"\1" * 8, b"\1\2\3\4\x80"])
+@pytest.mark.parametrize("data", [b"", b"\1\2\3\4", b"\1" * 10, b"\1\2\3\4\x80"])
 def test_what_is_no_origin_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_origin(data)
@@ -145,3 +153,20 @@ def test_murmur2_is_kafkas(key: bytes, expected: int) -> None:
 def test_a_home_is_a_partition_and_always_the_same(key: bytes, partitions: int) -> None:
     assert 0 <= partition_of(key, partitions) < partitions
     assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+@given(
+    st.lists(st.integers(0, 1 << 63), min_size=7, max_size=7),
+    st.integers(0, 1 << 63),
+    st.none() | st.integers(0, 99),
+)
+def test_watermark_and_sender_in_the_header(numbers: list[int], behind: int, sender: int | None) -> None:
+    """I10: what a group_by sends says its own watermark, and who sent it where the source's partition doesn't."""
+    origin = Origin(*numbers, behind=behind, sender=sender)
+    assert decode_origin(encode_origin(origin)) == origin
+
+
+@given(st.sampled_from([-(1 << 63), (1 << 63) - 1]) | st.integers(-(10**14), 10**14), st.integers(0, 10**12))
+def test_a_watermark_is_written_relative_to_the_time(watermark: int, ahead: int) -> None:
+    time = watermark + ahead if abs(watermark) < 1 << 62 else ahead
+    assert watermark_of(behind_of(watermark, time), time) == watermark
