@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from headwater.archive import open_archive
-from headwater.archive.storage import TEMPORARY
+from headwater.archive.local import TEMPORARY
 from headwater.archive.writer import Archiver
 from headwater.core.batch import Append
 from headwater.log import open_log

@@ -114,10 +114,10 @@ class Cluster:
         formats = []
         for index in range(self.brokers):
             self._properties(index)
-            how = (
-                ["kafka.tools.StorageTool", "format", "-t", cluster_id, "--initial-controllers", voters]
-                + ["-c", str(self.folder / f"{index}.properties")]
-            )
+            how = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "--initial-controllers", voters] + [
+                "-c",
+                str(self.folder / f"{index}.properties"),
+            ]
             formats.append(self._java(how, index, "format"))
         for process in formats:
             if process.wait(timeout=START_S):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from faust.types.settings import Settings as FaustSettings
 
 from headwater.core.errors import MisuseError, did_you_mean
 from headwater.core.settings import PREFIX, read_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
@@ -23,6 +21,8 @@ class AppOptions:
     log: str | None = None
     archive: str | None = None
     state: str | None = None
+    archive_options: Mapping[str, Any] | None = None
+    """Of the archive's storage, such as its endpoint: fsspec's own, and timeout_s, patience_s, accelerate."""
     guarantee: Guarantee = "exactly_once"
     epoch_s: float | None = None
     """None: 0.1 live, 1.0 in a replay."""
@@ -50,6 +50,10 @@ class AppOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise MisuseError(f"App({name}=…) is a URL or a folder; found {value!r}")
+        if self.archive_options is not None and not isinstance(self.archive_options, Mapping):
+            raise MisuseError(
+                f"App(archive_options=…) is a dict of storage options; found a {type(self.archive_options).__name__}"
+            )
         _whole("retries", self.retries, 0)
         _whole("partitions", self.partitions, 1)
         _whole("buffer_bytes", self.buffer_bytes, 1 << 16)

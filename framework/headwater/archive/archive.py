@@ -7,23 +7,28 @@ range that the log had lost before it could be archived is a gap segment: it has
 from __future__ import annotations
 
 from bisect import bisect_right
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from headwater.archive import layout
+from headwater.archive.ahead import THREADS, Step, decode, read_ahead
 from headwater.archive.meta import read_meta
-from headwater.archive.reader import Footers, SegmentReader
+from headwater.archive.reader import Facts, Footers, SegmentReader
 from headwater.archive.segment import Footer, Place
 from headwater.archive.verify import Finding, verify_meta, verify_partition
 from headwater.core.batch import Batch
 from headwater.core.errors import HandoverGapError, SegmentCorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from headwater.archive.storage import Store
 
 ROWS_MAX = 65_536
+
+_T = TypeVar("_T")
 
 
 class HasTopicId(Protocol):
@@ -51,8 +56,19 @@ class Segment:
     gap: str | None
 
 
+class _Chain(NamedTuple):
+    """What was last seen of a partition's chain; replaced, never changed."""
+
+    folder: str
+    bases: list[int]
+
+
 class Archive:
-    """The archive of one log at one place. It is for one thread at a time, and safe beside any number of writers."""
+    """The archive of one log at one place, for several threads at a time, and safe beside any number of writers.
+
+    What it has seen of a partition's chain it keeps: segments never change and are only added, so a listing begins after
+    the last one known, and times are looked up in what is known first.
+    """
 
     def __init__(self, store: Store, log_id: str) -> None:
         """Open; nothing is read or written yet."""
@@ -61,14 +77,38 @@ class Archive:
         self._footers = Footers(store)
         self._bound: dict[str, str] = {}
         self._newest: dict[str, str] = {}
+        self._chains: dict[Place, _Chain] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = Lock()
 
     def bind(self, topics: Mapping[str, HasTopicId]) -> None:
         """Say which topics the log has now, so that one deleted and made again isn't taken for its forerunner."""
         self._bound.update((name, info.topic_id) for name, info in topics.items())
 
     def close(self) -> None:
-        """Let go of the footers kept. Idempotent."""
+        """Let go of what is kept, and of the threads that read ahead. Idempotent."""
         self._footers.forget()
+        with self._lock:
+            self._chains.clear()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading takes a network's time, so that no event loop may wait for it."""
+        return self.store.remote
+
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
+        """Run a call in a thread of the archive's own."""
+        return self._threads().submit(call)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                # One more than read ahead at once, for whoever waits for them in a thread of this very pool.
+                self._pool = ThreadPoolExecutor(2 * THREADS, thread_name_prefix="headwater-archive")
+            return self._pool
 
     def topics(self) -> list[str]:
         """Return the names of all topics that have a folder."""
@@ -113,10 +153,52 @@ class Archive:
         return sorted(number for number in map(layout.parse_partition, names) if number is not None)
 
     def chain(self, place: Place) -> tuple[str, list[int]]:
-        """Return a partition's folder and the bases of its segments, rising; orphans and temporary files left out."""
+        """Return a partition's folder and the bases of its segments, rising, as they are listed now.
+
+        Orphans and temporary files are left out.
+        """
         folder = self.folder(place)
-        bases = map(layout.parse_segment, self.store.list_after(folder))
-        return folder, [base for base in bases if base is not None]
+        names = map(layout.parse_segment, self.store.list_after(folder))
+        bases = [base for base in names if base is not None]
+        with self._lock:
+            self._chains[place] = _Chain(folder, bases)
+        return folder, list(bases)
+
+    def _grown(self, place: Place) -> _Chain:
+        """Return what is known of a chain, after a look at what was added."""
+        known = self._chains.get(place)
+        if known is None or not known.bases:
+            self.chain(place)
+            return self._chains[place]
+        names = self.store.list_after(known.folder, layout.segment_name(known.bases[-1]))
+        added = [base for name in names if (base := layout.parse_segment(name)) is not None]
+        if not added:
+            return known
+        grown = _Chain(known.folder, known.bases + [base for base in added if base > known.bases[-1]])
+        with self._lock:
+            self._chains[place] = grown
+        return grown
+
+    def _learn(self, place: Place, bases: Iterable[int]) -> None:
+        """Have the facts of segments, several at a time where each takes a round trip."""
+        unknown = [base for base in bases if self._footers.known(self._path(place, base)) is None]
+        if len(unknown) > 1 and self.is_remote:
+            pool = self._threads()
+            for future in [pool.submit(self.footer, place, base) for base in unknown]:
+                future.result()
+
+    def _facts(self, place: Place, base: int) -> Facts:
+        known = self._footers.known(self._path(place, base))
+        if known is None:
+            self.footer(place, base)
+            known = self._footers.known(self._path(place, base))
+            assert known is not None
+        return known
+
+    def _path(self, place: Place, base: int) -> str:
+        known = self._chains.get(place)
+        folder = known.folder if known is not None else self.folder(place)
+        return f"{folder}/{layout.segment_name(base)}"
 
     def footer(self, place: Place, base: int) -> Footer:
         """Return a segment's footer, once it is sure that it is this partition's and has this base."""
@@ -155,11 +237,11 @@ class Archive:
     def start(self, topic: str, partition: int) -> int | None:
         """Return the first offset that can be read: past the gap that stands where the archive was begun late."""
         place = self.place(topic, partition)
-        bases = [] if place is None else self.chain(place)[1]
+        bases = [] if place is None else self._grown(place).bases
         if place is None or not bases:
             return None
-        footer = self.footer(place, bases[0])
-        return footer.next if footer.gap is not None else footer.base
+        first = self._facts(place, bases[0])
+        return first.next if first.gap is not None else bases[0]
 
     def end(self, topic: str, partition: int) -> int | None:
         """Return one past the last archived offset, from the listing and the last footer; None: nothing archived."""
@@ -168,8 +250,8 @@ class Archive:
 
     def end_of(self, place: Place) -> int | None:
         """As `end`, of a topic by its id."""
-        _, bases = self.chain(place)
-        return self.footer(place, bases[-1]).next if bases else None
+        bases = self._grown(place).bases
+        return self._facts(place, bases[-1]).next if bases else None
 
     def read(
         self,
@@ -186,22 +268,20 @@ class Archive:
         A gap raises HandoverGapError, or with `allow_gaps` is an empty batch. Raises SegmentCorruptError before any
         damaged record would be yielded.
         """
-        # Row groups aren't decoded ahead in a thread: measured, it gains nothing beside a loop that keeps the GIL.
         place = self.place(topic, partition)
         if place is None or (end is not None and end <= offset):
             return
         position = offset
-        for step in self._plan(place, offset, end, allow_gaps=allow_gaps):
-            batch = _decode(step)
+        steps = self._plan(place, offset, end, allow_gaps=allow_gaps)
+        for batch in read_ahead(steps, self._threads()) if self.is_remote else map(decode, steps):
             part = batch.slice(position, batch.next if end is None else min(end, batch.next))
             position = part.next
             yield from _cut(part, rows_max)
 
-    def _plan(
-        self, place: Place, offset: int, end: int | None, *, allow_gaps: bool
-    ) -> Iterator[tuple[SegmentReader, int] | Batch]:
+    def _plan(self, place: Place, offset: int, end: int | None, *, allow_gaps: bool) -> Iterator[Step]:
         """Yield what to decode, in order, checking that each segment begins where the one before ends."""
-        folder, bases = self.chain(place)
+        known = self._grown(place)
+        folder, bases = known.folder, known.bases
         if not bases:
             return
         first = bisect_right(bases, offset) - 1
@@ -226,7 +306,7 @@ class Archive:
 
     def _of_segment(
         self, place: Place, folder: str, footer: Footer, offset: int, end: int | None, *, allow_gaps: bool
-    ) -> Iterator[tuple[SegmentReader, int] | Batch]:
+    ) -> Iterator[Step]:
         if footer.next <= offset:
             return
         if not footer.row_groups:
@@ -251,14 +331,19 @@ class Archive:
         place = self.place(topic, partition)
         if place is None:
             return None
-        folder, bases = self.chain(place)
-        for base in bases:
-            footer = self.footer(place, base)
-            if footer.max_time is not None and footer.max_time >= time_ms:
-                reader = SegmentReader(self.store, f"{folder}/{layout.segment_name(base)}", footer)
-                found = reader.first_at_or_after(time_ms)
-                if found is not None:
-                    return found
+        # What is known comes first in the chain, so what is found there is the earliest: nothing need be listed.
+        known = self._chains.get(place)
+        seen = 0
+        for bases in (known.bases if known is not None else [], None):
+            bases = self._grown(place).bases if bases is None else bases
+            self._learn(place, bases[seen:])
+            for base in bases[seen:]:
+                facts = self._facts(place, base)
+                if facts.max_time is not None and facts.max_time >= time_ms:
+                    found = self._reader(place, base).first_at_or_after(time_ms)
+                    if found is not None:
+                        return found
+            seen = len(bases)
         return None
 
     def offset_after_last_before(self, topic: str, partition: int, time_ms: int) -> int | None:
@@ -266,15 +351,16 @@ class Archive:
         place = self.place(topic, partition)
         if place is None:
             return None
-        folder, bases = self.chain(place)
-        for base in reversed(bases):
-            footer = self.footer(place, base)
-            if footer.min_time is not None and footer.min_time < time_ms:
-                reader = SegmentReader(self.store, f"{folder}/{layout.segment_name(base)}", footer)
-                found = reader.last_before(time_ms)
+        for base in reversed(self._grown(place).bases):
+            facts = self._facts(place, base)
+            if facts.min_time is not None and facts.min_time < time_ms:
+                found = self._reader(place, base).last_before(time_ms)
                 if found is not None:
                     return found + 1
         return None
+
+    def _reader(self, place: Place, base: int) -> SegmentReader:
+        return SegmentReader(self.store, self._path(place, base), self.footer(place, base))
 
     def verify(self, topic: str | None = None) -> Iterator[Finding]:
         """Yield all that is wrong: tiling, checksums, counts and bounds, over all topics (of any id) or one."""
@@ -297,13 +383,6 @@ class Archive:
                     partition = layout.parse_partition(component)
                     if partition is not None:
                         yield Place(self.log_id, name, topic_id, partition)
-
-
-def _decode(step: tuple[SegmentReader, int] | Batch) -> Batch:
-    if isinstance(step, Batch):
-        return step
-    reader, index = step
-    return reader.batch(reader.footer.row_groups[index])
 
 
 def _cut(batch: Batch, rows_max: int) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,8 +30,21 @@ FOOTERS_BYTES_MAX = 32 << 20
 """Footers are kept up to this much (8 to 40 KB each)."""
 
 
+class Facts(NamedTuple):
+    """What a footer says that looking things up needs: small, so it is kept of every segment of a chain."""
+
+    next: int
+    count: int
+    min_time: int | None
+    max_time: int | None
+    gap: str | None
+
+
 class Footers:
-    """Checked footers by path, the least recently used dropped; segments never change, so neither do they."""
+    """Checked footers by path, the least recently used dropped; segments never change, so neither do they.
+
+    Facts are kept of all. For several threads.
+    """
 
     def __init__(self, store: Store, *, bytes_max: int = FOOTERS_BYTES_MAX) -> None:
         """Start empty."""
@@ -39,6 +52,7 @@ class Footers:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._kept: OrderedDict[str, Footer] = OrderedDict()
+        self._facts: dict[str, Facts] = {}
         self._lock = Lock()
 
     def get(self, path: str) -> Footer:
@@ -50,6 +64,7 @@ class Footers:
                 return footer
         footer = read_footer(self._store, path)
         with self._lock:
+            self._facts[path] = Facts(footer.next, footer.count, footer.min_time, footer.max_time, footer.gap)
             if path not in self._kept:
                 self._kept[path] = footer
                 self._bytes += _cost(footer)
@@ -57,10 +72,15 @@ class Footers:
                 self._bytes -= _cost(self._kept.popitem(last=False)[1])
         return footer
 
+    def known(self, path: str) -> Facts | None:
+        """Return what is known of a segment without asking the storage."""
+        return self._facts.get(path)
+
     def forget(self) -> None:
         """Drop all."""
         with self._lock:
             self._kept.clear()
+            self._facts.clear()
             self._bytes = 0
 
 
@@ -70,19 +90,29 @@ def _cost(footer: Footer) -> int:
 
 
 def read_footer(store: Store, path: str) -> Footer:
-    """Read and check a segment's footer."""
+    """Read and check a segment's footer; a second time where it is damaged, which it may be on its way only."""
+    try:
+        return _read_footer(store, path)
+    except SegmentCorruptError:
+        return _read_footer(store, path)
+
+
+def _read_footer(store: Store, path: str) -> Footer:
     size = store.head(path)
     if size is None:
         raise _damaged(path, "the file is gone")
-    tail = store.get_range(path, max(0, size - TAIL_BYTES), size)
-    pages_end = pages_end_in(tail)
-    if pages_end is None or not 4 <= pages_end <= size:
-        # A footer longer than one read: its key-value part lies near the end, so this is a damaged one.
-        raise _damaged(path, f"no footer found in the last {len(tail)} of its {size} bytes")
-    if pages_end >= size - len(tail):
-        tail = tail[pages_end - (size - len(tail)) :]
-    else:
-        tail = store.get_range(path, pages_end, size)
+    try:
+        tail = store.get_range(path, max(0, size - TAIL_BYTES), size)
+        pages_end = pages_end_in(tail)
+        if pages_end is None or not 4 <= pages_end <= size:
+            # A footer longer than one read: its key-value part lies near the end, so this is a damaged one.
+            raise _damaged(path, f"no footer found in the last {len(tail)} of its {size} bytes")
+        if pages_end >= size - len(tail):
+            tail = tail[pages_end - (size - len(tail)) :]
+        else:
+            tail = store.get_range(path, pages_end, size)
+    except FileNotFoundError:
+        raise _damaged(path, "the file is gone") from None
     return open_footer(path, size, tail)
 
 
@@ -135,19 +165,29 @@ class SegmentReader:
         self._window = _Window(path, footer.size)
         self._parquet: Any = None
 
+    def again(self) -> SegmentReader:
+        """Return another reader of the same segment, for another thread."""
+        return SegmentReader(self._store, self._path, self.footer)
+
     def columns(self, group: RowGroup, names: Sequence[str]) -> pa.RecordBatch:
         """Return columns of a row group, tested; raises SegmentCorruptError, never returns damaged rows."""
-        try:
-            data = self._store.get_range(self._path, group.start, group.end)
-        except FileNotFoundError:
-            raise self._corrupt(group, "the file is gone") from None
-        found = crc32c(data)
-        if found != group.crc or len(data) != group.end - group.start:
-            raise self._corrupt(
-                group,
-                f"{len(data)} bytes with checksum {found:08x}, expected {group.end - group.start} with {group.crc:08x}",
-            )
-        return self._decode(group, data, names)
+        return self._decode(group, self._read(group), names)
+
+    def _read(self, group: RowGroup) -> bytes:
+        """Return a row group's bytes, once their checksum is right."""
+        # Read a second time where they are wrong: bytes may be damaged on their way, and then aren't where they are kept.
+        for _ in range(2):
+            try:
+                data = self._store.get_range(self._path, group.start, group.end)
+            except FileNotFoundError:
+                raise self._corrupt(group, "the file is gone") from None
+            found = crc32c(data)
+            if found == group.crc and len(data) == group.end - group.start:
+                return data
+        raise self._corrupt(
+            group,
+            f"{len(data)} bytes with checksum {found:08x}, expected {group.end - group.start} with {group.crc:08x}",
+        )
 
     def _decode(self, group: RowGroup, data: bytes, names: Sequence[str]) -> pa.RecordBatch:
         self._window.load(group.start, data)

@@ -21,18 +21,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from headwater.archive import layout
+from headwater.archive.local import LocalStore
 from headwater.archive.meta import meta_bytes, read_meta
+from headwater.archive.objects import ObjectStore
+from headwater.archive.opening import probe
 from headwater.archive.segment import FORMAT, SCHEMA, Place, encode_segment
-from headwater.archive.storage import LocalStore, no_crash, probe
+from headwater.archive.storage import no_crash
 from headwater.core.clock import SYSTEM_CLOCK, Clock
 from headwater.core.crash import point
-from headwater.core.errors import LogCorruptError, OffsetTrimmedError
+from headwater.core.errors import LogCorruptError, OffsetTrimmedError, StoreRefusedError
 
 if TYPE_CHECKING:
     from headwater.archive.archive import Archive
     from headwater.core.batch import Batch
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ROLL_BYTES = 128 << 20
 ROLL_ROWS = 1_000_000
@@ -122,10 +125,14 @@ class Archiver:
         roll_bytes: int = ROLL_BYTES,
         roll_rows: int = ROLL_ROWS,
         roll_age_s: float = ROLL_AGE_S,
+        single_writer: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         crash: Callable[[str], None] = point,
     ) -> None:
-        """Probe the storage (StoreRefusedError). A segment is closed at the first of the three limits."""
+        """Probe the storage (StoreRefusedError). A segment is closed at the first of the three limits.
+
+        `single_writer`: the caller vouches that no other archiver runs, so a storage that can't refuse one will do.
+        """
         self._log = log
         self._archive = archive
         self._store = archive.store
@@ -138,6 +145,13 @@ class Archiver:
         self._tails: dict[Place, _Tail] = {}
         self.writer_id = uuid.uuid4().hex
         self.counts = Counts()
+        if single_writer and isinstance(self._store, ObjectStore):
+            self._store.single_writer = True
+            logger.warning(
+                "single-writer mode: nothing stops a second archiver from overwriting this one's segments",
+                extra={"archive": self._store.url},
+            )
+            return
         if isinstance(self._store, LocalStore):
             self._store.crash = no_crash
         probe(self._store)
@@ -288,32 +302,39 @@ class Archiver:
                 "end": start,
             }
             if base == 0:
-                log.info("archive begins after the log's first offset", extra=fields)
+                logger.info("archive begins after the log's first offset", extra=fields)
             else:
                 self.counts.lost += start - base
-                log.error("offsets were trimmed before they were archived", extra=fields)
+                logger.error("offsets were trimmed before they were archived", extra=fields)
 
     def _put(self, place: Place, tail: _Tail, base: int, next: int, data: bytes) -> bool:
         """Create the segment and move the tail; False where another's is there."""
-        tail.next = None  # whatever happens now, only listing tells: a failed put may have been one
+        tail.next = None  # whatever happens now, only what is there tells: a failed put may have been one
         path = f"{self._archive.folder(place)}/{layout.segment_name(base)}"
         won = self._store.put_if_absent(path, data)
         self._crash("archive.put")
-        if not won:
+        there = self._archive.footer(place, base)
+        # The footer holds writer, offsets and the checksums of all pages: the same footer is the same segment.
+        ours = there.tail == data[there.pages_end :]
+        if not won and not ours:
             self._crash("archive.lost")
-            there = self._archive.footer(place, base)
-            # The footer holds writer, offsets and the checksums of all pages: the same footer is the same segment.
-            if there.tail != data[there.pages_end :]:
-                self.counts.overtaken += 1
-                log.info("another archiver was faster", extra={"segment": path, "writer": there.writer_id})
-                return False
+            self.counts.overtaken += 1
+            logger.info("another archiver was faster", extra={"segment": path, "writer": there.writer_id})
+            # Its own footer is asked beside the listing: some stores' listings lag behind what is there.
+            tail.next = max(there.next, self._archive.end_of(place) or 0)
+            return False
+        if not ours:
+            raise StoreRefusedError(
+                f"segment {self._store.url}/{path} was created by this archiver, but another's ({there.writer_id}) is there: the "
+                "store overwrites, or two archivers ran in single-writer mode; stop all of them, run `headwater archive verify`"
+            )
+        if not won:
             self.counts.repeated += 1
         tail.next = next
         tail.waiting_since_s = None
         self.counts.segments += 1
         self.counts.bytes += len(data)
-        footer = self._archive.footer(place, base)
-        self.counts.records += footer.count
+        self.counts.records += there.count
         return True
 
 

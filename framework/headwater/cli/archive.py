@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAUSE_S = 0.2
+_UNAVAILABLE_PAUSE_S = 2.0
 _COLUMNS = ("topic", "partition", "base", "next", "count", "min_time", "max_time", "bytes", "gap")
 
 
@@ -30,12 +31,18 @@ def archive() -> None:
 @archive.command("run", example="headwater -A headwater_apps.flights archive run --until-idle")
 @click.argument("topics", nargs=-1)
 @click.option("--until-idle", is_flag=True, help="Archive all that is in the log now, and end.")
+@click.option(
+    "--single-writer",
+    is_flag=True,
+    help="Use a store that can't refuse a second archiver; you make sure that there is none.",
+)
 @pass_session
-def run(session: Session, topics: tuple[str, ...], until_idle: bool) -> None:
+def run(session: Session, topics: tuple[str, ...], until_idle: bool, single_writer: bool) -> None:
     """Copy records from the log to the archive.
 
     All topics of the log; with -A those that the app reads and writes, and its internal ones; or the TOPICS named. Runs
-    until it is stopped, unless --until-idle. Any number of archivers may run at once.
+    until it is stopped, unless --until-idle. Any number of archivers may run at once, except with --single-writer. While
+    the store throttles or can't be reached, it waits and goes on.
     """
     from headwater.archive.writer import Archiver
 
@@ -46,7 +53,11 @@ def run(session: Session, topics: tuple[str, ...], until_idle: bool) -> None:
                 f"no topic {topic!r} in the log {session.log.url}{did_you_mean(topic, known)}"
             )
     archiver = Archiver(
-        session.log, session.archive, list(topics) or _topics_of(session), clock=session.clock
+        session.log,
+        session.archive,
+        list(topics) or _topics_of(session),
+        single_writer=single_writer,
+        clock=session.clock,
     )
     if until_idle:
         archiver.until_idle()
@@ -86,14 +97,32 @@ def _topics_of(session: Session) -> Callable[[], list[str]]:
 
 def _run_until_stopped(session: Session, archiver: Any) -> None:
     """Archive until SIGTERM or SIGINT; then what is there is archived, so that a stop leaves little behind."""
+    from headwater.archive.storage import ArchiveUnavailableError
+
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     session.output.note(
         f"headwater: archiving {session.log.url} to {session.settings.shown()[1].value}; stop with Ctrl-C"
     )
+    waits = False
     while not stop.is_set():
-        if not archiver.step():
+        try:
+            done = archiver.step()
+        except ArchiveUnavailableError as error:
+            if not error.transient:
+                raise
+            if not waits:
+                session.output.note(
+                    f"headwater: {error}; the log keeps what is not archived, this goes on trying"
+                )
+            waits = True
+            stop.wait(_UNAVAILABLE_PAUSE_S)
+            continue
+        if waits:
+            session.output.note("headwater: the store answers again; archiving goes on")
+            waits = False
+        if not done:
             stop.wait(_PAUSE_S)
     archiver.flush()
 

@@ -135,7 +135,9 @@ class Watch:
         # Of its own: a log object is for one thread.
         log = open_log(self._session.settings.log)
         try:
-            archive = open_archive(self._session.settings.archive, log.log_id)
+            archive = open_archive(
+                self._session.settings.archive, log.log_id, self._session.settings.archive_options
+            )
             app = self._session.app_id
 
             def ask() -> Any:

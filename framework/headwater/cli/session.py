@@ -62,10 +62,11 @@ class Session:
     def settings(self) -> Settings:
         """The settings in force: option, environment, App, default."""
         options = {name: getattr(self.options, name) for name in ("log", "archive", "state")}
-        keywords = {}
+        keywords, archive_options = {}, None
         if self.target is not None:
             keywords = {name: getattr(self.target.app.options, name) for name in ("log", "archive", "state")}
-        return Settings.resolve(options, keywords)
+            archive_options = self.target.app.options.archive_options
+        return Settings.resolve(options, keywords, archive_options=archive_options)
 
     @cached_property
     def log(self) -> Log:
@@ -79,7 +80,7 @@ class Session:
         """The log's archive."""
         from headwater.archive import open_archive
 
-        archive = open_archive(self.settings.archive, self.log.log_id)
+        archive = open_archive(self.settings.archive, self.log.log_id, self.settings.archive_options)
         archive.bind(self.log.topics())
         return archive
 

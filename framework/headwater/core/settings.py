@@ -5,6 +5,7 @@ The order: command-line option, environment, keyword of App, default.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from headwater.core.errors import MisuseError, did_you_mean
 
 PREFIX = "HEADWATER_"
+ARCHIVE_OPTIONS = f"{PREFIX}ARCHIVE_OPTIONS"
 HIDDEN = "***"
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -26,7 +28,9 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
     }
 )
 _SECRET_NAME = re.compile(
-    r"passw|secret|token|sasl|credential|api_?key|access_?key|private_?key|signature", re.IGNORECASE
+    r"passw|secret|token|sasl|credential|api_?key|access_?key|account_?key|customer_?key|private_?key|signature|"
+    r"connection_?string|^key$",
+    re.IGNORECASE,
 )
 
 
@@ -41,11 +45,15 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force. `state` is a folder, or `memory://` for none."""
+    """The settings in force. `state` is a folder, or `memory://` for none.
+
+    `archive_options` are the archive storage's own options (endpoint, credentials, time-outs).
+    """
 
     log: str = DEFAULTS["log"]
     archive: str = DEFAULTS["archive"]
     state: str = DEFAULTS["state"]
+    archive_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -54,10 +62,13 @@ class Settings:
         options: Mapping[str, str | None] | None = None,
         app: Mapping[str, str | None] | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        archive_options: Mapping[str, Any] | None = None,
     ) -> Settings:
         """Return what holds, given options of the command line and keywords of App by setting name.
 
         None means not given; an empty variable counts as not given. `environment` is the process's own unless given.
+        Archive options of the environment (a JSON object) are added to those of App, and win over them name by name.
         Raises MisuseError for a name that is no setting, and for an empty value.
         """
         options, app = options or {}, app or {}
@@ -80,14 +91,36 @@ class Settings:
             if not value.strip():
                 raise MisuseError(f"{origin} is empty; give a URL such as {default}, or leave it out")
             values[name], origins[name] = value, origin
-        return cls(**values, origins=MappingProxyType(origins))
+        from_environment = _json_object(variables.get(ARCHIVE_OPTIONS))
+        merged = {**(archive_options or {}), **from_environment}
+        if merged:
+            places = [f"environment {ARCHIVE_OPTIONS}"] if from_environment else []
+            places += ["App(archive_options=…)"] if archive_options else []
+            origins["archive_options"] = " and ".join(places)
+        return cls(**values, archive_options=MappingProxyType(merged), origins=MappingProxyType(origins))
 
     def shown(self) -> list[Setting]:
         """Return the settings as people may see them, in the order of declaration."""
         return [
             Setting(name, hide_secrets(name, getattr(self, name)), self.origins.get(name, "default"))
-            for name in DEFAULTS
+            for name in (*DEFAULTS, *(["archive_options"] if self.archive_options else []))
         ]
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        # Not shown: it may hold a secret.
+        raise MisuseError(
+            f"{ARCHIVE_OPTIONS} can't be read as a JSON object; write for example "
+            '\'{"endpoint_url": "http://127.0.0.1:9000"}\''
+        )
+    return found
 
 
 def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:

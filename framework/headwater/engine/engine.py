@@ -96,7 +96,9 @@ class Engine(Service):
             return run.settings  # type: ignore[no-any-return]
         options = self.app.options
         return Settings.resolve(
-            None, {"log": options.log, "archive": options.archive, "state": options.state}
+            None,
+            {"log": options.log, "archive": options.archive, "state": options.state},
+            archive_options=options.archive_options,
         )
 
     @property
@@ -110,7 +112,9 @@ class Engine(Service):
     def archive(self) -> Archive:
         """The archive of this very log, opened at first use."""
         if self._archive is None:
-            self._archive = open_archive(self.settings.archive, self.log_client.log_id)
+            self._archive = open_archive(
+                self.settings.archive, self.log_client.log_id, self.settings.archive_options
+            )
         return self._archive
 
     def control(self) -> Control:

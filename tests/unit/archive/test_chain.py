@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headwater.archive import open_archive
-from headwater.archive.storage import TEMPORARY
+from headwater.archive.local import TEMPORARY
 from headwater.archive.writer import Archiver
 from headwater.core.batch import Append
 from headwater.log import open_log

@@ -14,15 +14,20 @@ from hypothesis import strategies as st
 
 from headwater.archive import layout, open_archive
 from headwater.archive.archive import Archive
-from headwater.archive.storage import TEMPORARY, ArchiveUnavailableError, LocalStore, open_store, probe
+from headwater.archive.local import TEMPORARY, LocalStore
+from headwater.archive.opening import open_store, probe
+from headwater.archive.storage import ArchiveUnavailableError
 from headwater.archive.writer import Archiver
 from headwater.core.errors import StoreRefusedError
 from headwater.log.interface import Log
+from tests.unit.archive.rows import append_numbered, log_rows, rows_of
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return open_store(f"file://{tmp_path}/store")
+    opened = open_store(f"file://{tmp_path}/store")
+    assert isinstance(opened, LocalStore)
+    return opened
 
 
 def test_the_six_verbs(store: LocalStore) -> None:
@@ -106,10 +111,22 @@ def test_a_good_storage_passes_and_keeps_nothing_of_the_probe(store: LocalStore,
     assert os.listdir(tmp_path / "store") == []
 
 
-@pytest.mark.parametrize("url", ["memory://x", "nosuch://x"])
-def test_a_url_that_can_not_hold_an_archive_is_refused_with_the_way_out(url: str) -> None:
-    with pytest.raises(StoreRefusedError, match=r"use a folder, such as file://"):
+@pytest.mark.parametrize("url", ["nosuch://x", "s3://"])
+def test_a_url_that_can_not_be_opened_is_refused_with_the_way_out(url: str) -> None:
+    with pytest.raises(StoreRefusedError, match=r"use a folder, such as file://|write s3://BUCKET/PREFIX"):
         open_archive(url, "l")
+
+
+def test_a_storage_without_a_known_conditional_create_is_refused_but_for_a_single_writer(log: Log) -> None:
+    archive = open_archive(f"memory://single-{log.log_id}", log.log_id)
+    append_numbered(log, 9)
+    with pytest.raises(StoreRefusedError, match=r"no create-only-where-none-is .*--single-writer"):
+        Archiver(log, archive, ["orders"])
+    alone = Archiver(log, archive, ["orders"], roll_rows=4, single_writer=True)
+    assert alone.until_idle() == 9
+    assert rows_of(archive.read("orders", 0, 0)) == log_rows(log)
+    assert list(archive.verify()) == []
+    archive.close()
 
 
 def test_a_folder_that_can_not_be_made_is_reported(tmp_path: Path) -> None:

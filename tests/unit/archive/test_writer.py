@@ -10,8 +10,8 @@ import pytest
 
 from headwater.archive import open_archive
 from headwater.archive.archive import Archive
+from headwater.archive.local import LocalStore
 from headwater.archive.segment import ROW_GROUP_ROWS
-from headwater.archive.storage import LocalStore
 from headwater.archive.writer import Archiver
 from headwater.core.batch import Append
 from headwater.core.clock import ManualClock

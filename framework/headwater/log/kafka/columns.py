@@ -35,7 +35,9 @@ def as_batch(topic: str, partition: int, base: int, next: int, messages: Sequenc
             if own and own[-1][0] == TIME:
                 timestamps[at] = int(own[-1][1] or b"0")
                 headers[at] = own[:-1]
-    nbytes = sum(map(len, filter(None, keys))) + sum(map(len, filter(None, values))) + RECORD_BYTES * len(keys)
+    nbytes = (
+        sum(map(len, filter(None, keys))) + sum(map(len, filter(None, values))) + RECORD_BYTES * len(keys)
+    )
     return Batch(topic, partition, base, next, offsets, timestamps, keys, values, headers, nbytes=nbytes)
 
 

@@ -24,7 +24,16 @@ OWNED = frozenset(
 )
 """Exactly-once hangs on these: the engine sets them."""
 
-CONSUMER_ONLY = ("fetch.", "queued.", "group.", "session.", "heartbeat.", "max.poll", "partition.", "check.crcs")
+CONSUMER_ONLY = (
+    "fetch.",
+    "queued.",
+    "group.",
+    "session.",
+    "heartbeat.",
+    "max.poll",
+    "partition.",
+    "check.crcs",
+)
 PRODUCER_ONLY = (
     "linger.", "batch.", "compression.", "queue.buffering", "acks", "request.required", "message.timeout",
     "delivery.timeout", "transaction.", "partitioner", "message.send",

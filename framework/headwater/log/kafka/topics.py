@@ -50,9 +50,11 @@ class Topics:
             names = [n for n in self._admin.list_topics(timeout=CALL_S).topics if not n.startswith("__")]
         except KafkaException as error:
             raise unavailable(self._url, "listing topics", error) from error
-        self._known = {name: info for name in sorted(names) if (info := self._described([name]).get(name))} if len(
-            names
-        ) == 1 else dict(sorted(self._described(names).items()))
+        self._known = (
+            {name: info for name in sorted(names) if (info := self._described([name]).get(name))}
+            if len(names) == 1
+            else dict(sorted(self._described(names).items()))
+        )
         self._known_s = time.monotonic()
         return dict(self._known)
 
@@ -119,14 +121,20 @@ class Topics:
                 check_partitions(name, partitions, found.partitions)
                 return found
             time.sleep(0.02)
-        raise LogInterruptedError(f"{self._url} made the topic {name}, but its partitions have no leaders yet; try again")
+        raise LogInterruptedError(
+            f"{self._url} made the topic {name}, but its partitions have no leaders yet; try again"
+        )
 
     def _has_leaders(self, name: str) -> bool:
         try:
             topic = self._admin.list_topics(topic=name, timeout=CALL_S).topics[name]
         except KafkaException as error:
             raise unavailable(self._url, f"looking at {name}", error) from error
-        return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
+        return (
+            topic.error is None
+            and bool(topic.partitions)
+            and all(p.leader >= 0 for p in topic.partitions.values())
+        )
 
     def delete(self, name: str) -> None:
         """Remove a topic; return when no broker knows it."""

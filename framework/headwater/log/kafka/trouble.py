@@ -24,7 +24,9 @@ _FENCED = frozenset(
         KafkaError.FENCED_MEMBER_EPOCH,
     }
 )
-REFUSED_RECORD = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD})
+REFUSED_RECORD = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD}
+)
 _DENIED = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -63,7 +65,9 @@ def failed_commit(group: str, error: BaseException) -> HeadwaterError:
     inner = kafka_error(error)
     reason = str(error) if inner is None else f"{inner.name()}: {inner.str()}"
     if inner is not None and inner.code() in _FENCED:
-        return FencedError(f"group {group!r} went on without this member ({reason}); nothing of this call was kept, join anew")
+        return FencedError(
+            f"group {group!r} went on without this member ({reason}); nothing of this call was kept, join anew"
+        )
     return LogInterruptedError(
         f"the epoch of group {group!r} was not committed, or it is not known whether it was ({reason}); it begins anew from "
         "the group's positions"
