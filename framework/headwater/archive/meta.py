@@ -23,6 +23,14 @@ def meta_bytes(fields: Mapping[str, object]) -> bytes:
 
 def read_meta(store: Store, topic_path: str) -> dict[str, object] | None:
     """Return a topic's `_meta.json`, None where there is none; raises SegmentCorruptError where it is damaged."""
+    try:
+        return _read_meta(store, topic_path)
+    except SegmentCorruptError:
+        # A second time, since it may have been damaged on its way only.
+        return _read_meta(store, topic_path)
+
+
+def _read_meta(store: Store, topic_path: str) -> dict[str, object] | None:
     path = f"{topic_path}/{layout.META}"
     try:
         data = store.get(path)

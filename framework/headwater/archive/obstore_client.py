@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.asyn import sync
 
@@ -17,6 +17,8 @@ from headwater.archive.trouble import Trouble, meaning_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class ObstoreClient:
         import obstore
 
         return self._either(
-            lambda store: obstore.get(store, self._prefix + name).bytes().to_bytes(),
+            lambda store: bytes(obstore.get(store, self._prefix + name).bytes()),
             lambda: self._behind.read(name),
         )
 
@@ -86,7 +88,7 @@ class ObstoreClient:
         import obstore
 
         return self._either(
-            lambda store: obstore.get_range(store, self._prefix + name, start=start, end=end).to_bytes(),
+            lambda store: bytes(obstore.get_range(store, self._prefix + name, start=start, end=end)),
             lambda: self._behind.read_range(name, start, end),
         )
 
@@ -123,7 +125,7 @@ class ObstoreClient:
         """Remove an object."""
         self._behind.remove(name)
 
-    def _either(self, fast: Callable[[Any], Any], slow: Callable[[], Any]) -> Any:
+    def _either(self, fast: Callable[[Any], _T], slow: Callable[[], _T]) -> _T:
         if self._in_use:
             try:
                 return fast(self._connected())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +31,8 @@ FOOTERS_BYTES_MAX = 32 << 20
 """Footers are kept up to this much (8 to 40 KB each)."""
 
 
-class Facts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Facts:
     """What a footer says that looking things up needs: small, so it is kept of every segment of a chain."""
 
     next: int

@@ -97,6 +97,9 @@ def meaning_of(error: BaseException) -> Trouble:
         ):
             if code in known:
                 return trouble
+    # Before any status: aiohttp gives a reply that was cut off the status 400.
+    if any(_NAME_TRANSIENT.search(type(link).__name__) for link in links):
+        return Trouble.TRANSIENT
     for link in links:
         status = _status(link)
         if status is not None:
@@ -168,7 +171,7 @@ def _of_class(error: BaseException) -> Trouble | None:
         return Trouble.ABSENT
     if isinstance(error, PermissionError):
         return Trouble.PERMANENT
-    if isinstance(error, (TimeoutError, ConnectionError, EOFError)) or _NAME_TRANSIENT.search(name):
+    if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
         return Trouble.TRANSIENT
     if isinstance(error, OSError) and error.errno in _ERRNO_TRANSIENT:
         return Trouble.TRANSIENT
