@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from headwater.archive.trouble import Trouble, meaning_of
+from headwater.core.errors import StoreRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,9 @@ class FsspecClient:
     def create(self, name: str, data: bytes | memoryview) -> None:
         """Create an object on condition that there is none."""
         if not self.creates_once:
-            raise NotImplementedError(f"no conditional create is known for {self.filesystem.protocol}")
+            raise StoreRefusedError(
+                f"no conditional create is known for {self.filesystem.protocol}; this archive can only be read"
+            )
         body = bytes(data)
         options: dict[str, Any] = {}
         if self.family == "s3":

@@ -11,14 +11,14 @@ Invariant: nothing here looks before it writes, but in single-writer mode, which
 from __future__ import annotations
 
 import logging
-import random
-import time
+import uuid
 from collections import OrderedDict
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from headwater.archive.storage import ArchiveUnavailableError
 from headwater.archive.trouble import Trouble, meaning_of, text_of
+from headwater.core.clock import SYSTEM_CLOCK, Clock
 from headwater.core.errors import StoreRefusedError
 
 if TYPE_CHECKING:
@@ -89,17 +89,15 @@ class ObjectStore:
         client: ObjectClient,
         *,
         patience_s: float = PATIENCE_S,
-        sleep: Callable[[float], None] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Take a client; nothing is asked of it yet."""
         self._client = client
         self.url = client.url
         self._patience_s = patience_s
-        self._sleep = sleep
-        self._monotonic = monotonic
-        # Only spreads the retries of several clients; no result hangs on it.
-        self._jitter = random.Random()
+        self._sleep = Event().wait if sleep is None else sleep
+        self._clock = clock
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._lock = Lock()
         self.single_writer = False
@@ -201,7 +199,7 @@ class ObjectStore:
 
     def _patiently(self, deed: str, name: str, call: Callable[[], _T]) -> _T:
         """Call until there is an answer; raises FileNotFoundError, or ArchiveUnavailableError where there is none."""
-        deadline = self._monotonic() + self._patience_s
+        deadline = self._clock.monotonic_s() + self._patience_s
         pause, tries = PAUSE_FIRST_S, 0
         while True:
             tries += 1
@@ -213,7 +211,7 @@ class ObjectStore:
                     raise FileNotFoundError(f"{self.url}/{name}") from error
                 if trouble is not Trouble.TRANSIENT:
                     raise self._unavailable(deed, name, error) from error
-                if self._monotonic() + pause > deadline:
+                if self._clock.monotonic_s() + pause > deadline:
                     raise ArchiveUnavailableError(
                         f"can't {deed} {self.url}/{name}: {text_of(error)}; tried {tries} times in "
                         f"{self._patience_s:.0f} s; nothing was half-done; look at the store, it may be throttling or unreachable",
@@ -221,15 +219,16 @@ class ObjectStore:
                     ) from error
                 log.debug("tries again", extra={"deed": deed, "file": name, "error": text_of(error)})
                 self.retries += 1
-                # Full jitter: Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
-                self._sleep(pause * (0.5 + self._jitter.random() / 2))
+                # Spread, so that clients that failed together don't come back together: Exponential Backoff And Jitter,
+                # AWS Architecture Blog, 2015. No result hangs on it.
+                self._sleep(pause * (0.5 + uuid.uuid4().bytes[0] / 512))
                 pause = min(pause * 2, PAUSE_MAX_S)
 
     def _unavailable(self, deed: str, name: str, error: Exception) -> Exception:
         """Return the error for what no retry mends; a bug's own error is passed as it is."""
-        if isinstance(error, (AssertionError, AttributeError, NameError, TypeError)):
+        if isinstance(error, (AssertionError, AttributeError, NameError, StoreRefusedError, TypeError)):
             return error
-        if isinstance(error, NotImplementedError):
+        if isinstance(error, NotImplementedError):  # fsspec's, of what a file system can't do
             return StoreRefusedError(
                 f"the storage at {self.url} can't {deed}: {text_of(error)}; use another storage"
             )
