@@ -1,56 +1,87 @@
-"""Rows of windowed tables: their keys, which sort by key bytes and then by start, and the mark that a window is closed."""
+"""Keys and values of windowed rows as bytes. Keys sort by the key's bytes, then start, then end; values carry `final`."""
 
 from __future__ import annotations
 
-from struct import Struct
-from typing import TYPE_CHECKING, Any
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headwater.core.errors import ValueRefusedError
 
 if TYPE_CHECKING:
     from headwater.core.values import Codec
 
-_BOUNDS = Struct(">QQ")
-_OFFSET = 1 << 63
-_END = b"\x00\x00"
-_OPEN = b'{"final":false,"value":'
-_CLOSED = b'{"final":true,"value":'
+_TIMES = struct.Struct(">QQ")
+_BIAS = 1 << 63
+_END = b"\0\0"
 
 
-def window_prefix(key: bytes) -> bytes:
-    """Return what the keys of a key's windows begin with, and no other's do.
+class WindowKey(NamedTuple):
+    """A row's key and its window, ms since 1970 UTC, half-open."""
 
-    A zero byte inside becomes 00 FF and 00 00 ends the key, so that keys sort as their bytes do.
-    """
-    return (key.replace(b"\x00", b"\x00\xff") if b"\x00" in key else key) + _END
+    key: bytes
+    start: int
+    end: int
 
 
 def window_key(key: bytes, start: int, end: int) -> bytes:
-    """Return the row key of a window [start, end) of a key; bounds in ms, 64 bits signed."""
-    return window_prefix(key) + _BOUNDS.pack(start + _OFFSET, end + _OFFSET)
+    """Return a windowed row's key bytes."""
+    return window_prefix(key) + _TIMES.pack(start + _BIAS, end + _BIAS)
 
 
-def split_window_key(data: bytes) -> tuple[bytes, int, int]:
-    """Return (key, start, end) of a row key."""
-    start, end = _BOUNDS.unpack(data[-16:])
-    return data[:-18].replace(b"\x00\xff", b"\x00"), start - _OFFSET, end - _OFFSET
+def window_prefix(key: bytes) -> bytes:
+    """Return what the bytes of all windows of a key begin with, and no others'."""
+    # Zeros inside are escaped, so that a key sorts before those it begins.
+    return (key.replace(b"\0", b"\0\1") if b"\0" in key else key) + _END
+
+
+def split_window_key(data: bytes) -> WindowKey:
+    """Return what `window_key` was given. Raises ValueError where it made no such bytes."""
+    head, tail = data[: -_TIMES.size], data[-_TIMES.size :]
+    if len(tail) < _TIMES.size or not head.endswith(_END):
+        raise ValueError(f"{data!r} is not the key of a windowed row")
+    start, end = _TIMES.unpack(tail)
+    return WindowKey(head[:-2].replace(b"\0\1", b"\0"), start - _BIAS, end - _BIAS)
+
+
+def split_prefix(data: bytes) -> bytes:
+    """Return the key that `window_prefix` was given."""
+    return data[:-2].replace(b"\0\1", b"\0")
+
+
+class Windowed(NamedTuple):
+    """A windowed row's value. `final`: the window is closed, and the row won't change any more."""
+
+    value: Any
+    final: bool
+
+
+_FLAGS = (b"\0", b"\1")
 
 
 class WindowedCodec:
-    """The codec of a windowed table: pairs (final, value) as `{"final":…,"value":…}`, the value as another codec has it."""
+    """Turns `Windowed` values into bytes and back: a byte for `final`, then the value as another codec has it."""
 
-    __slots__ = ("immutable", "inner", "type_name")
+    __slots__ = ("codec", "immutable")
 
-    def __init__(self, inner: Codec) -> None:
-        """Take the values' own codec, which writes JSON."""
-        self.inner = inner
-        self.immutable = inner.immutable
-        self.type_name = f"windowed {inner.type_name}"
+    def __init__(self, codec: Codec) -> None:
+        """Take the values' codec."""
+        self.codec = codec
+        self.immutable = codec.immutable
 
     def encode(self, value: Any) -> bytes:
-        """Return a pair's bytes. Raises ValueRefusedError."""
-        final, inner = value
-        return (_CLOSED if final else _OPEN) + self.inner.encode(inner) + b"}"
+        """Return a value's bytes; any pair of value and flag will do. Raises ValueRefusedError."""
+        if not isinstance(value, tuple):
+            raise ValueRefusedError(f"a windowed row's value is a pair of value and final; found {value!r}")
+        return _FLAGS[value[1]] + self.codec.encode(value[0])
 
-    def decode(self, data: bytes) -> tuple[bool, Any]:
-        """Return the pair of these bytes. Raises ValueRefusedError."""
-        final = data.startswith(_CLOSED)
-        return final, self.inner.decode(data[len(_CLOSED if final else _OPEN) : -1])
+    def decode(self, data: bytes) -> Windowed:
+        """Return the value of these bytes. Raises ValueRefusedError."""
+        final, rest = split_windowed(data)
+        return Windowed(self.codec.decode(rest), final)
+
+
+def split_windowed(data: bytes) -> tuple[bool, bytes]:
+    """Return a stored value's flag and the bytes of the value itself. Raises ValueRefusedError."""
+    if data[:1] not in _FLAGS:
+        raise ValueRefusedError(f"the bytes of a windowed row begin with its flag; found {data[:20]!r}")
+    return data[0] == 1, data[1:]

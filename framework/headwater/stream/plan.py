@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headwater.core.errors import TopologyError
 
@@ -11,22 +11,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class RecordKey:
+    """The type of `RECORD_KEY`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "RECORD_KEY"
+
+
+RECORD_KEY: Final = RecordKey()
+"""As the key of a group_by: the key that the record has. Its records only change their partition count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One operator: `filter` keeps what the function says yes to, `map` replaces the value by what it returns.
 
-    `flat_map` replaces it by each of what the function's iterable holds, under the same key and event time.
+    `flat_map` replaces it by each of what it returns. `retypes`: what it returns may be of another type than the topic's,
+    so that a group_by behind it writes and reads plain JSON.
     """
 
     kind: Literal["filter", "map", "flat_map"]
     function: Callable[[Any], Any]
+    retypes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GroupBy:
-    """A change of key: a field's name, or a function of the value."""
+    """A change of key: a field's name, a function of the value, or RECORD_KEY."""
 
-    key: str | Callable[[Any], Any]
+    key: str | Callable[[Any], Any] | RecordKey
     name: str = ""
     partitions: int | None = None
 
@@ -34,6 +49,7 @@ class GroupBy:
         """Return the new key of a decoded value."""
         if callable(self.key):
             return self.key(value)
+        assert isinstance(self.key, str)
         return value[self.key] if isinstance(value, dict) else getattr(value, self.key)
 
 
@@ -41,19 +57,14 @@ class GroupBy:
 class StreamPlan:
     """Topics read, and operators on them. `before` run ahead of the group_by, `after` behind it.
 
-    `value_type` is that of the values behind `before` where those change them; None is any JSON.
+    `broadcast`: each task reads all partitions (inlets of operators only), ahead of what it reads else of the same time.
     """
 
     topics: tuple[str, ...]
     before: tuple[Step, ...] = ()
     group_by: GroupBy | None = None
     after: tuple[Step, ...] = ()
-    value_type: Any = None
-
-    @property
-    def keeps_values(self) -> bool:
-        """Whether values reach the group_by as they came: their bytes can be sent on, and read as the topic's type."""
-        return all(step.kind == "filter" for step in self.before)
+    broadcast: bool = False
 
     def then(self, step: Step) -> StreamPlan:
         """Return the plan with one more operator."""
