@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from apps.flights import fetch
+from apps.flights import fetch, streams
 
 HEADER = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,tailnum,"
@@ -20,7 +20,7 @@ CSV = "\n".join([HEADER, ON_TIME, EARLY, CANCELLED]).encode() + b"\n"
 
 
 def test_a_departure_carries_its_actual_time_and_its_plane_as_key() -> None:
-    first, second = fetch.departures(fetch.read_flights(CSV)).to_pylist()
+    first, second = streams.departures(streams.read_flights(CSV)).to_pylist()
     assert first["key"] == "N14228"
     assert first["flight_id"] == "UA1545-EWR-20130101"
     assert first["timestamp"] == first["actual_dep"] == datetime(2013, 1, 1, 10, 17)
@@ -29,13 +29,13 @@ def test_a_departure_carries_its_actual_time_and_its_plane_as_key() -> None:
 
 
 def test_late_departures_keep_the_order_and_carry_the_plan() -> None:
-    late = fetch.departures(fetch.read_flights(CSV), event_time="sched_dep").to_pylist()
+    late = streams.departures(streams.read_flights(CSV), event_time="sched_dep").to_pylist()
     assert [record["key"] for record in late] == ["N14228", "N3"]
     assert late[1]["timestamp"] == datetime(2013, 2, 1, 0, 5)
 
 
 def test_a_cancelled_flight_ends_in_a_tombstone_an_hour_after_the_plan() -> None:
-    status = fetch.flight_status(fetch.read_flights(CSV)).to_pylist()
+    status = streams.flight_status(streams.read_flights(CSV)).to_pylist()
     cancelled = [record for record in status if record["key"] == "B6125-JFK-20130101"]
     assert [(record["status"], record["deleted"]) for record in cancelled] == [
         ("scheduled", False),
@@ -47,15 +47,15 @@ def test_a_cancelled_flight_ends_in_a_tombstone_an_hour_after_the_plan() -> None
 
 
 def test_a_month_is_half_open(tmp_path: Path) -> None:
-    late = fetch.departures(fetch.read_flights(CSV), event_time="sched_dep")
-    assert [record["key"] for record in fetch.within_month(late, "2013-01").to_pylist()] == ["N14228"]
-    assert [record["key"] for record in fetch.within_month(late, "2013-02").to_pylist()] == ["N3"]
-    assert len(fetch.within_month(late, "2013-12")) == 0
+    late = streams.departures(streams.read_flights(CSV), event_time="sched_dep")
+    assert [record["key"] for record in streams.within_month(late, "2013-01").to_pylist()] == ["N14228"]
+    assert [record["key"] for record in streams.within_month(late, "2013-02").to_pylist()] == ["N3"]
+    assert len(streams.within_month(late, "2013-12")) == 0
 
 
 def test_a_written_stream_reads_back_with_rows_as_offsets(tmp_path: Path) -> None:
     path = tmp_path / "departures.parquet"
-    written = fetch.departures(fetch.read_flights(CSV))
+    written = streams.departures(streams.read_flights(CSV))
     fetch.write(written, path)
     back = pq.read_table(path)
     assert back["offset"].to_pylist() == [0, 1]
