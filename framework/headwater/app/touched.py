@@ -44,9 +44,24 @@ def tables_touched(fun: Callable[..., Any], tables: Iterable[Table]) -> set[Tabl
     return found
 
 
+def topics_touched(fun: Callable[..., Any], topics: Iterable[Any]) -> set[Any]:
+    """Return those of `topics` that the function's code, or plain functions it calls, refers to."""
+    wanted = {id(topic): topic for topic in topics}
+    found: set[Any] = set()
+    for function in _functions(fun):
+        found.update(wanted[id(value)] for value in _referred(function) if id(value) in wanted)
+    return found
+
+
 def names_in(fun: Callable[..., Any]) -> set[str]:
     """Return all names that the function's code, and plain functions it calls, have."""
-    found: set[str] = set()
+    return {
+        name for function in _functions(fun) for code in _codes(function.__code__) for name in code.co_names
+    }
+
+
+def _functions(fun: Callable[..., Any]) -> Iterator[FunctionType]:
+    """Yield the function and plain functions it calls, each once."""
     seen: set[int] = set()
     waiting: list[tuple[Any, int]] = [(fun, 0)]
     while waiting and len(seen) < FUNCTIONS_MAX:
@@ -55,11 +70,9 @@ def names_in(fun: Callable[..., Any]) -> set[str]:
         if function is None or id(function) in seen:
             continue
         seen.add(id(function))
-        for code in _codes(function.__code__):
-            found.update(code.co_names)
+        yield function
         if depth < DEPTH_MAX:
             waiting += [(value, depth + 1) for value in _referred(function) if _function(value) is not None]
-    return found
 
 
 def _function(value: Any) -> FunctionType | None:

@@ -13,6 +13,7 @@ from headwater.cli.output import json_line
 from headwater.cli.session import Session, pass_session
 from headwater.core.envelope import to_envelope
 from headwater.core.errors import TimeRangeError, UnknownNameError
+from headwater.core.header import is_end_of_time
 from headwater.core.times import EARLIEST, format_time
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def _records(
     for batch in read_topic(session.log, session.archive, topic, partition, start, end):
         columns = zip(batch.offsets, batch.timestamps, batch.keys, batch.values, strict=True)
         for index, (offset, timestamp, key, value) in enumerate(columns):
+            if value is None and key is None and is_end_of_time(batch.headers_at(index)):
+                continue  # a mark is no record
             effective = max(effective, timestamp)
             yield Record(effective, partition, offset, timestamp, key, value, batch.headers_at(index))
 
@@ -161,9 +164,12 @@ def _follow(
                 positions[partition] = batch.next
                 columns = zip(batch.offsets, batch.timestamps, batch.keys, batch.values, strict=True)
                 for index, (offset, timestamp, key, value) in enumerate(columns):
+                    headers = batch.headers_at(index)
                     if not times[0] <= timestamp < times[1]:
                         continue
-                    record = Record(0, partition, offset, timestamp, key, value, batch.headers_at(index))
+                    if value is None and key is None and is_end_of_time(headers):
+                        continue
+                    record = Record(0, partition, offset, timestamp, key, value, headers)
                     _show(session, topic, record, raw=raw)
                     left -= 1
                     if left == 0:

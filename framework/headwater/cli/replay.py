@@ -52,6 +52,11 @@ _LINE_EVERY = 40
     show_default=True,
     help="By event time over all inputs, or as the parent took the records.",
 )
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="The end counts as END-OF-TIME: all windows close. Inputs are left as they are.",
+)
 @processes_option
 @epoch_option("1")
 @allow_gaps_option
@@ -63,6 +68,7 @@ def replay(
     follow: bool,
     name: str | None,
     order: str,
+    drain: bool,
     processes: int,
     epoch_s: float | None,
     allow_gaps: bool,
@@ -81,6 +87,10 @@ def replay(
         )
     if high is not None and follow:
         raise TimeRangeError("--until and --follow exclude each other: a replay ends at U, or goes live")
+    if drain and follow:
+        raise TimeRangeError(
+            "--drain and --follow exclude each other: a replay that goes live has no end yet"
+        )
     show_logs("warning")
     from headwater.engine.options import RunOptions
     from headwater.engine.replay import prepare_replay
@@ -88,7 +98,7 @@ def replay(
 
     generation = prepare_replay(
         target.app, session.log, session.archive, time_from=low, time_until=high, name=name, order=order,
-        follow=follow, allow_gaps=allow_gaps,
+        follow=follow, allow_gaps=allow_gaps, drain=drain,
     )  # fmt: skip
     session.output.note(f"headwater: replaying as generation {generation.name!r}")
     options = RunOptions(

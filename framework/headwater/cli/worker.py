@@ -17,6 +17,11 @@ from headwater.core.errors import MisuseError
     is_flag=True,
     help="End with 0 once the whole group has processed and committed all that is there.",
 )
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Then write END-OF-TIME into each input, so that all windows close, and end with 0.",
+)
 @epoch_option("0.1, in a replay 1")
 @allow_gaps_option
 @click.option(
@@ -39,6 +44,7 @@ def worker(
     session: Session,
     processes: int,
     until_idle: bool,
+    drain: bool,
     epoch_s: float | None,
     allow_gaps: bool,
     generation: str | None,
@@ -49,7 +55,8 @@ def worker(
     """Run the app's agents from their positions.
 
     Of the promoted generation; a new app starts at the earliest record of archive and log. SIGTERM and Ctrl-C: what is
-    begun is finished and committed, then the worker leaves and ends with 0.
+    begun is finished and committed, then the worker leaves and ends with 0. What comes after END-OF-TIME is late: `--drain`
+    is for inputs that have ended.
     """
     target = session.require_target("worker")
     if web is not None:
@@ -63,7 +70,8 @@ def worker(
     show_logs(loglevel)
     options = RunOptions(
         generation=generation,
-        until_idle=until_idle,
+        until_idle=until_idle or drain,
+        drain=drain,
         epoch_s=epoch_s,
         processes=processes,
         allow_gaps=allow_gaps,

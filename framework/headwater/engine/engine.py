@@ -26,6 +26,7 @@ from headwater.core.times import parse_time
 from headwater.engine.assemble import Assembly
 from headwater.engine.committed import CommittedRows, as_of_rows
 from headwater.engine.control import Control
+from headwater.engine.drain import Drain
 from headwater.engine.generation import DISCARDED, LIVE, RUNNING, Generation
 from headwater.engine.loops import topics_written
 from headwater.engine.options import RunOptions
@@ -261,6 +262,11 @@ class Engine(Service):
         options: RunOptions,
     ) -> Session:
         app, log = self.app, self.log_client
+        if options.drain and not promoted:
+            raise GenerationError(
+                f"generation {name!r} is not promoted, and --drain would end the inputs of all generations; drain the promoted "
+                "one, or use `headwater replay --drain`, which leaves the inputs as they are"
+            )
         topology = build_topology(app.id, name, specs, self.ensure_topic)
         written = frozenset(topics_written(app.declared.agents.values()))
         generation = self._generation(control, name, topology, written)
@@ -287,6 +293,7 @@ class Engine(Service):
             ensure=self.ensure_topic,
             align_s=app.options.align_s,
             watermarked=watermarked(app, topology),
+            drain=in_history and generation.drain,
         )
         positions = Positions(log, app.id, name)
         positions.create(topology.tasks)
@@ -307,6 +314,7 @@ class Engine(Service):
         session = Session(
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
+            drain=Drain(app, topology) if options.drain else None,
         )  # fmt: skip
         if generation.order == "live" and in_history:
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)

@@ -20,7 +20,7 @@ RUNNING, FINISHED, FAILED, PROMOTED, DISCARDED = "running", "finished", "failed"
 class Generation:
     """One run of an app's logic over a history. Times are ms since the epoch; None is an open end.
 
-    `names` is the header name table, `bounds` maps "topic/partition" to [start, end or None]. `extra` keeps fields that
+    `names` is the header name table, `bounds` maps "topic/partition" to [start, end or None]. `drain`: its end counts as END-OF-TIME. `extra` keeps fields that
     a newer version wrote.
     """
 
@@ -32,6 +32,7 @@ class Generation:
     time_until: int | None = None
     order: str = "live"
     follow: bool = True
+    drain: bool = False
     fingerprint: str = ""
     topology: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)

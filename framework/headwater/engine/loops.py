@@ -29,7 +29,7 @@ class Loops:
         self.topics = frozenset() if plan.promoted else frozenset(written) & sources - plan.external
         self._plan = plan
         self._readers = [sub for sub in plan.topology.subs if self.topics & set(sub.topics)]
-        self._writers = [sub for sub in plan.topology.subs if self.topics & _written_by(app, sub)]
+        self._writers = [sub for sub in plan.topology.subs if self.topics & written_by(app, sub)]
         if plan.bounded:
             self._refuse_endless()
 
@@ -96,7 +96,7 @@ def topics_written(agents: Iterable[Any]) -> set[str]:
     return {sink.name for sink in sinks if hasattr(sink, "topics") and len(sink.topics) == 1}
 
 
-def _written_by(app: Any, sub: SubTopology) -> set[str]:
+def written_by(app: Any, sub: SubTopology) -> set[str]:
     """Return what a sub-topology's agents write (not its sending halves: they yield nothing)."""
     return topics_written(
         app.declared.agents[reader.agent] for reader in sub.readers if reader.sends_to is None

@@ -14,12 +14,13 @@ class RunOptions:
     """One worker process's orders.
 
     `generation`: None follows the pointer; else that one and no other. `until_idle`: end when the whole group has
-    processed and committed all that is there. `allow_gaps`: read on across what neither archive nor log has. `settings`:
+    processed and committed all that is there; `drain`: then end all inputs, close what is open, and end. `allow_gaps`: read on across what neither archive nor log has. `settings`:
     None takes those of environment and app.
     """
 
     generation: str | None = None
     until_idle: bool = False
+    drain: bool = False
     epoch_s: float | None = None
     processes: int = 1
     allow_gaps: bool = False

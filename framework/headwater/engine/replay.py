@@ -55,6 +55,7 @@ def prepare_replay(
     order: str = "time",
     follow: bool = False,
     allow_gaps: bool = False,
+    drain: bool = False,
 ) -> Generation:
     """Return the metadata of a new generation, or of an unfinished one of that name with the same T and U.
 
@@ -70,7 +71,7 @@ def prepare_replay(
     name = default_name() if name is None else check_part(name, "a generation")
     found = control.generations().get(name)
     if found is not None and found.bounds:
-        return _resumed(control, found, time_from, time_until, order, follow)
+        return _resumed(control, found, time_from, time_until, order, follow, drain)
     if found is not None:
         raise GenerationError(
             f"generation {name!r} is there already and is no replay; choose another name with --as"
@@ -101,14 +102,20 @@ def prepare_replay(
     generation = Generation(
         name, app.id, state=RUNNING, parent=control.pointer(),
         time_from=None if time_from == EARLIEST else time_from, time_until=time_until,
-        order=order, follow=follow, bounds=bounds, created_ms=SYSTEM_CLOCK.now_ms(),
+        order=order, follow=follow, drain=drain, bounds=bounds, created_ms=SYSTEM_CLOCK.now_ms(),
     )  # fmt: skip
     control.put(generation)
     return generation
 
 
 def _resumed(
-    control: Control, found: Generation, time_from: int, time_until: int | None, order: str, follow: bool
+    control: Control,
+    found: Generation,
+    time_from: int,
+    time_until: int | None,
+    order: str,
+    follow: bool,
+    drain: bool,
 ) -> Generation:
     """Return an unfinished generation to go on with."""
     begun = EARLIEST if found.time_from is None else found.time_from
@@ -116,11 +123,12 @@ def _resumed(
         raise GenerationError(
             f"generation {found.name!r} is {found.state} already; choose another name with --as, or discard it first"
         )
-    if (begun, found.time_until, found.order, found.follow) != (time_from, time_until, order, follow):
+    begun_with = (begun, found.time_until, found.order, found.follow, found.drain)
+    if begun_with != (time_from, time_until, order, follow, drain):
         until = "the end" if found.time_until is None else format_time(found.time_until)
         raise GenerationError(
             f"generation {found.name!r} was begun from {format_time(begun)} until {until} in {found.order} order"
-            f"{', following' if found.follow else ''}; go on with the same, or choose another name with --as"
+            f"{', following' if found.follow else ''}{', draining' if found.drain else ''}; go on with the same, or choose another name with --as"
         )
     if found.state == FAILED:
         found = replace(found, state=RUNNING, error=None)

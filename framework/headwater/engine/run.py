@@ -113,6 +113,8 @@ def _run_processes(module: str, options: RunOptions, settings: Settings) -> int:
     ]  # fmt: skip
     if options.until_idle:
         command.append("--until-idle")
+    if options.drain:
+        command.append("--drain")
     if options.epoch_s is not None:
         command += ["--epoch", str(options.epoch_s)]
     if options.generation is not None:

@@ -21,6 +21,7 @@ from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.crash import point
 from headwater.core.errors import FencedError, HeadwaterError, RecordFailedError
 from headwater.engine.cuts import recorded_cuts
+from headwater.engine.drain import end_marks
 from headwater.engine.news import listen
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from headwater.archive.archive import Archive
     from headwater.engine.assemble import Assembly
+    from headwater.engine.drain import Drain
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import Positions
     from headwater.engine.task import Task
@@ -59,8 +61,9 @@ class Session:
         until_idle: bool,
         ready: asyncio.Event,
         at_least_once: bool = False,
+        drain: Drain | None = None,
     ) -> None:
-        """Take what was prepared."""
+        """Take what was prepared; `drain`: once all is idle, end the inputs in its order."""
         self.log = log
         self.plan = plan
         self.positions = positions
@@ -69,6 +72,7 @@ class Session:
         self.lease_s = lease_s
         self.until_idle = until_idle
         self.at_least_once = at_least_once
+        self.drain = drain
         self.tasks: dict[int, Task] = {}
         self.ready = ready
         self.records = 0
@@ -514,7 +518,23 @@ class Session:
             )
         if not self.until_idle or not self._all_quiet():
             return False
-        return await asyncio.to_thread(self._group_is_idle)
+        if not await asyncio.to_thread(self._group_is_idle):
+            return False
+        return self.drain is None or await self._drained(self.drain)
+
+    async def _drained(self, drain: Drain) -> bool:
+        """Tell whether all inputs have ended; else the worker that has the first task ends those that come next."""
+        states = await asyncio.to_thread(self.positions.load, range(self.plan.topology.tasks))
+        ahead = drain.ahead(states)
+        if not ahead:
+            return True
+        if 0 in self.tasks and not self._stopping:
+            point("drain.before")
+            await asyncio.to_thread(self.log.append, end_marks(ahead, states))
+            log_.info("idle: %d partitions are given END-OF-TIME", len(ahead))
+            point("drain.marked")
+            self._tell()
+        return False
 
     async def _end_shadows(self) -> None:
         """End the inputs by which a replay reads its own records, once nothing more can come into them."""
@@ -522,8 +542,8 @@ class Session:
         if not shadows or not all(i.caught_up for i in shadows):
             return
         if await asyncio.to_thread(self.assembly.loops.are_read, self.log, self.positions):
-            for an_input in shadows:
-                an_input.finish()
+            for task in self.tasks.values():
+                task.finish_shadows()
             self._tell()
             self.poke()
 

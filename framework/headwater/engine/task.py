@@ -22,7 +22,7 @@ from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter
 from headwater.engine.task_time import TaskTime, moves_watermarks
-from headwater.merge.channel import NEVER, Channel
+from headwater.merge.channel import END_OF_TIME, NEVER, Channel
 from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
 
@@ -174,6 +174,18 @@ class Task:
             self.fill()
         for an_input in self.inputs:
             an_input.decode_ahead()
+
+    def finish_shadows(self) -> None:
+        """End the inputs by which a replay reads its own records; at the end of time, where the topic itself has come to it."""
+        ended = {
+            (self.plan.shadow_of(i.tp.topic), i.tp.partition)
+            for i in self.inputs
+            if any(channel.tail == END_OF_TIME for channel in i.channels)
+        }
+        for an_input in self.inputs:
+            if an_input.is_shadow:
+                an_input.drain = an_input.drain or an_input.tp in ended
+                an_input.finish()
 
     def next_group(self) -> Group | None:
         """Return the next group, or None while nothing can be taken."""

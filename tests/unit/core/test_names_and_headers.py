@@ -162,7 +162,7 @@ def test_a_home_is_a_partition_and_always_the_same(key: bytes, partitions: int) 
 )
 def test_watermark_and_sender_in_the_header(numbers: list[int], behind: int, sender: int | None) -> None:
     """I10: what a group_by sends says its own watermark, and who sent it where the source's partition doesn't."""
-    origin = Origin(*numbers, behind=behind, sender=sender)
+    origin = Origin(*numbers)._replace(behind=behind, sender=sender)
     assert decode_origin(encode_origin(origin)) == origin
 
 
