@@ -218,6 +218,7 @@ def declare(
         raise TopologyError(
             f"two agents are named {found!r} ({_place(other.fun)} and {_place(fun)}); give one of them name=…"
         )
+    app.declared.check_free(found)
     if concurrency != 1:
         raise MisuseError(
             f"agent {found!r}: concurrency={concurrency} would reorder records of one key; "

@@ -17,6 +17,8 @@ from headwater.app import agent as agents
 from headwater.app.agent import Agent
 from headwater.app.boot import BootStrategy
 from headwater.app.declared import Declared, Tables
+from headwater.app.derived import BEGIN as DERIVED
+from headwater.app.derived import DerivedTopic
 from headwater.app.options import DEFAULTS, OWN, AppOptions, faust_environment, read_options
 from headwater.app.refused import RefusedSignal, refuse_members
 from headwater.app.set_table import SetTable as DeclaredSetTable
@@ -107,10 +109,14 @@ class App(FaustApp):
 
     def topic_declared(self, name: str) -> Topic:
         """Return the declared topic of a name; one not declared yet is declared, for any JSON."""
+        if name.startswith(DERIVED):
+            return DerivedTopic(self, name)
         return self.declared.topics.get(name) or self.topic(name)
 
     def topic_named(self, name: str) -> Topic:
         """Return the declared topic of a name, else one for sending any JSON that stays undeclared."""
+        if name.startswith(DERIVED):
+            return DerivedTopic(self, name)
         return self.declared.topics.get(name) or Topic(self, topics=[name])
 
     def topic_named_or_none(self, name: str) -> Topic | None:

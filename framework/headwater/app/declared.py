@@ -6,21 +6,25 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.errors import TopologyError, UnknownNameError, did_you_mean
+from headwater.core.names import check_part
 
 if TYPE_CHECKING:
     from headwater.app.agent import Agent
     from headwater.app.table import Table
     from headwater.app.topic import Topic
+    from headwater.stream.operator import OperatorSpec
 
 
 class Declared:
-    """What an app declares, by name."""
+    """What an app declares, by name. Agents and operators share one namespace."""
 
     def __init__(self, agents: dict[str, Agent]) -> None:
         """Begin empty; `agents` is faust's own dictionary, so that both see the same."""
         self.topics: dict[str, Topic] = {}
         self.tables: dict[str, Table] = {}
         self.agents = agents
+        self.operators: dict[str, OperatorSpec] = {}
+        self._agents_before: dict[str, int] = {}
 
     def add_topic(self, topic: Topic) -> Topic:
         """Add a topic, or return the equal one that is there. Raises TopologyError where two differ."""
@@ -41,6 +45,32 @@ class Declared:
         if table.name in self.tables:
             raise TopologyError(f"two tables are named {table.name!r}; choose another name for one of them")
         self.tables[table.name] = table
+
+    def add_operator(self, spec: OperatorSpec) -> None:
+        """Add an operator. Raises TopologyError for a name that is taken, NameRefusedError."""
+        check_part(spec.name, "an operator")
+        self.check_free(spec.name)
+        for state in spec.states:
+            check_part(f"{spec.name}-{state}", "an operator's state")
+        self.operators[spec.name] = spec
+        self._agents_before[spec.name] = len(self.agents)
+
+    def check_free(self, name: str) -> None:
+        """Raise TopologyError where an agent or operator has this name."""
+        if name in self.agents or name in self.operators:
+            kind = "an agent" if name in self.agents else "an operator"
+            raise TopologyError(f"{kind} is named {name!r} already; give this one another name=")
+
+    def in_order(self) -> Iterator[str]:
+        """Yield the names of agents and operators in the order of declaration."""
+        operators = iter(self.operators)
+        operator = next(operators, None)
+        for number, agent in enumerate([*self.agents, None]):
+            while operator is not None and (agent is None or self._agents_before[operator] <= number):
+                yield operator
+                operator = next(operators, None)
+            if agent is not None:
+                yield agent
 
 
 class Tables(Mapping[str, "Table"]):

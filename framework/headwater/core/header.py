@@ -1,10 +1,11 @@
 """The binary header `hw` on derived records: where a record came from; and `hw.t`, `hw.m`, which the engine reads.
 
 `hw` is unsigned varints: agent, source topic (numbers of the generation's name table), partition, offset, emit index;
-then, on repartition topics, the channel's emit sequence, how far the sender's task time was ahead, where watermarks are
-kept the record's own one, and the sender's partition where it isn't the source's; and on outputs the number of the app that wrote it. `hw.t` is the event time (ms, decimal text) where the log's timestamp can't hold it.
-`hw.m` marks a record that is not data (JSON): how far a sender of a repartition topic is, or the END-OF-TIME of a source
-partition.
+then, on repartition topics, the channel's emit sequence, how far the sender's task time was ahead (behind: that much
+below 2^66), where watermarks are kept the record's own one, and the sender's partition where it isn't the source's; and
+on outputs the number of the app that wrote it. `hw.t` is the event time (ms, decimal text) where the log's timestamp
+can't hold it. `hw.m` marks a record that is not data (JSON): how far a sender of a repartition topic is, or the
+END-OF-TIME of a source partition.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ MARK = "hw.m"
 DEAD = "hw.dead"
 TARGET = "hw.to"
 """On a redriven dead letter: "app.generation/agent" that it is for; other apps read the same topic."""
+
+
+_BEHIND = 1 << 66
+"""Added to a negative number: no two times of 64 bits are as far apart as half of it."""
 
 
 class Origin(NamedTuple):
@@ -102,11 +107,12 @@ def encode_origin(origin: Origin) -> bytes:
     """Return the header value for an origin."""
     if origin.app is not None:
         return encode_varints(*origin[:5], origin.app)
+    ahead = origin.ahead_ms if origin.ahead_ms >= 0 else _BEHIND + origin.ahead_ms
     if origin.sender is not None:
-        return encode_varints(*origin[:7], origin.behind or 0, origin.sender)
+        return encode_varints(*origin[:6], ahead, origin.behind or 0, origin.sender)
     if origin.behind is not None:
-        return encode_varints(*origin[:7], origin.behind)
-    return encode_varints(*origin[:7])
+        return encode_varints(*origin[:6], ahead, origin.behind)
+    return encode_varints(*origin[:6], ahead)
 
 
 def decode_origin(data: bytes) -> Origin:
@@ -117,4 +123,6 @@ def decode_origin(data: bytes) -> Origin:
     if len(numbers) == 6:
         agent, topic, partition, offset, emit, app = numbers
         return Origin(agent, topic, partition, offset, emit, app=app)
+    if len(numbers) > 6 and numbers[6] > _BEHIND >> 1:
+        numbers[6] -= _BEHIND
     return Origin(*numbers)

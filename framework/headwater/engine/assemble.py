@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
 from headwater.core.event_time import EventTime
+from headwater.core.values import codec_for
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
 from headwater.engine.loops import Loops
+from headwater.engine.operator import Exit, OperatorAgent, OperatorContext, OperatorRunner
 from headwater.engine.runner import Runner
 from headwater.engine.task import Task
 from headwater.merge.watermark import MAX_JUMP_MS, WatermarkClock
+from headwater.engine.topology import is_virtual, late_topic, state_table
 from headwater.source.bounds import start_of
 from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
 from headwater.stream.frame import Frame
+from headwater.stream.operator import CHANGES, OUT
 from headwater.table.part import TablePart
 from headwater.table.recovery import recover
+from headwater.table.state import StatePart
 from headwater.table.store import open_store
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from headwater.app.topic import Topic
     from headwater.archive.archive import Archive
     from headwater.core.batch import Batch
+    from headwater.engine.operator import Route
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import TaskState
     from headwater.engine.topology import Reader
@@ -81,7 +87,7 @@ class Assembly:
         self.allow_gaps = allow_gaps
         self.loops = Loops(app, plan, written)
         self.touch = touch
-        inputs = sum(len(sub.topics) * sub.partitions for sub in plan.topology.subs)
+        inputs = sum((len(sub.topics) + len(sub.broadcast)) * sub.partitions for sub in plan.topology.subs)
         # Records take about four times their bytes as Python objects, and a batch read ahead waits beside the one in hand.
         share = app.options.buffer_bytes // max(1, 16 * inputs)
         self.fetch_bytes_max = max(FETCH_BYTES_MIN, min(FETCH_BYTES_MAX, share))
@@ -93,8 +99,13 @@ class Assembly:
         try:
             for topic in sub.topics:
                 self._add_inputs(task, topic, state)
+            for topic in sub.broadcast:
+                for at in range(self.plan.topology.source_topics[topic]):
+                    self._add_source(task, topic, at, state, broadcast=True)
             for name in sub.tables:
                 self._add_part(task, name)
+            for name in sub.states:
+                self._add_state(task, name)
             self._add_runners(task)
         except BaseException:
             self.close(task)
@@ -113,7 +124,7 @@ class Assembly:
         plan, partition = self.plan, task.partition
         upstream = task.sub.senders.get(topic)
         if upstream is not None:
-            codec = self._codec_behind(topic)
+            codec = self._codec(topic)
             source = LiveSource(self.log, topic, partition, 0)
             senders = plan.topology.subs[upstream].partitions
             an_input = Input(
@@ -122,6 +133,12 @@ class Assembly:
             )  # fmt: skip
             self._add(task, an_input, state, 0)
             return
+        self._add_source(task, topic, partition, state)
+
+    def _add_source(
+        self, task: Task, topic: str, partition: int, state: TaskState | None, *, broadcast: bool = False
+    ) -> None:
+        plan = self.plan
         declared = self.app.topic_named(topic)
         check = None if declared.key_type in _PLAIN_KEYS else declared.decode_key
         start, end = plan.bounds.get(f"{topic}/{partition}", (None, None))
@@ -154,7 +171,7 @@ class Assembly:
             topic, partition, self._source(topic, partition, first), declared.codec, end=end,
             time_from=plan.time_from, time_until=plan.time_until, check_key=check, skip_app=own,
             event_time=event_time, clock=self._clock(task, declared), drain=plan.drain and end is not None,
-            idle_after_s=None if idle_ms is None else idle_ms / 1000,
+            idle_after_s=None if idle_ms is None else idle_ms / 1000, broadcast=broadcast,
         )  # fmt: skip
         self._add(task, an_input, state, first)
 
@@ -175,12 +192,27 @@ class Assembly:
     def _source(self, topic: str, partition: int, position: int) -> Source:
         return HandoverSource(self.archive, self.log, topic, partition, position, allow_gaps=self.allow_gaps)
 
-    def _codec_behind(self, repartition: str) -> Any:
-        for sub in self.plan.topology.subs:
+    def _codec(self, topic: str) -> Any:
+        """Return how values of a topic, ours or people's, are written."""
+        topology = self.plan.topology
+        if topic not in topology.repartition_topics:
+            return self.app.topic_named(topic).codec
+        for sub in topology.subs:
             for reader in sub.readers:
-                if reader.sends_to == repartition:
-                    return self.app.topic_named(reader.topics[0]).codec
-        raise AssertionError(repartition)
+                if reader.sends_to == topic:
+                    if reader.retyped is not None:
+                        return codec_for(*reader.retyped)
+                    return self._codec(reader.topics[0])
+        virtual = next(name for name, actual in topology.virtual.items() if actual == topic)
+        kind, _, name = virtual.partition(":")
+        operator = self.app.declared.operators.get(name)
+        if operator is None or kind + ":" == CHANGES:
+            return codec_for(None)
+        if kind + ":" == OUT:
+            return codec_for(operator.value_type)
+        # Late records are as they came.
+        inlets = [r.inlets for sub in topology.subs for r in sub.readers if r.name == name and r.inlets]
+        return self._codec(inlets[0][0].topics[0])
 
     def _add_part(self, task: Task, name: str) -> None:
         table = self.app.declared.tables[name]
@@ -192,18 +224,32 @@ class Assembly:
         )  # fmt: skip
         task.parts[name] = part
         task.history[name] = table.history
-        end = self.log.end_offset(topic, task.partition)
+        self._recover(store, topic, task.partition)
+
+    def _add_state(self, task: Task, name: str) -> None:
+        store = open_store(self.state, name, task.partition)
+        try:
+            self._recover(store, self.plan.changelog_topic(name), task.partition)
+            task.parts[name] = StatePart(name, store)
+        except BaseException:
+            store.close()
+            raise
+        task.history[name] = None
+
+    def _recover(self, store: Any, topic: str, partition: int) -> None:
+        """Bring a store up to its changelog's end."""
+        end = self.log.end_offset(topic, partition)
         if store.changelog_offset > end:
             # The folder belongs to a log that is gone; the changelog is the truth.
             store.clear()
         point("recovery.begun")
         try:
-            recover(store, self._changelog(topic, task.partition, store.changelog_offset, end), end=end)
+            recover(store, self._changelog(topic, partition, store.changelog_offset, end), end=end)
         except RecoveryError:
             if store.changelog_offset == 0:
                 raise
             store.clear()
-            recover(store, self._changelog(topic, task.partition, 0, end), end=end)
+            recover(store, self._changelog(topic, partition, 0, end), end=end)
         point("recovery.ended")
 
     def _changelog(self, topic: str, partition: int, position: int, end: int) -> Iterator[Batch]:
@@ -219,11 +265,16 @@ class Assembly:
 
     def _add_runners(self, task: Task) -> None:
         app, plan = self.app, self.plan
-        numbers = {str(i.tp.topic): i.number for i in task.inputs}
+        numbers = {str(i.tp.topic): i.number for i in task.inputs if not i.broadcast}
         for together in task.sub.lock_steps():
-            runners = []
+            runners: list[Runner | OperatorRunner] = []
             for reader in together:
-                agent = app.declared.agents[reader.agent]
+                if reader.inlets:
+                    operator = self._operator(task, reader)
+                    runners.append(operator)
+                    task.watchers.append(operator)
+                    continue
+                agent = self._failing(reader.agent)
                 frame = Frame(
                     reader.name, task.rows, promoted=plan.promoted, message_bytes_max=app.options.message_bytes_max,
                 )  # fmt: skip
@@ -248,16 +299,67 @@ class Assembly:
                     for topic, number in numbers.items()
                     if topic in reader.topics or topic in map(plan.shadow_of, reader.topics)
                 }
-                if reader.sends_to is not None:
-                    task.sends_to[reader.name] = reader.sends_to
             task.lock_steps.append(runners)
+
+    def _failing(self, name: str) -> Any:
+        """Return what says how a reader fails; a sending half does as whom it sends for."""
+        agent = self.app.declared.agents.get(name)
+        return OperatorAgent(name, dead_letters=self.app.options.dead_letters) if agent is None else agent
+
+    def _operator(self, task: Task, reader: Reader) -> OperatorRunner:
+        app, plan, topology = self.app, self.plan, self.plan.topology
+        spec = app.declared.operators[reader.name]
+        frame = Frame(
+            reader.name, task.rows, promoted=plan.promoted, message_bytes_max=app.options.message_bytes_max
+        )
+        frame.close()
+        exits = [
+            Exit(sink.topic, app.topic_named(sink.topic).encode_value, sink.steps, sink.key)
+            for sink in spec.sinks
+        ]
+        out = topology.virtual.get(OUT + spec.name)
+        if out is not None:
+            exits.append(Exit(out, codec_for(spec.value_type).encode))
+        states: dict[str, StatePart] = {}
+        for name in spec.states:
+            state = task.parts[state_table(spec.name, name)]
+            assert isinstance(state, StatePart)
+            states[name] = state
+        tables: dict[str, TablePart] = {}
+        for name in spec.tables:
+            part = task.parts[name]
+            assert isinstance(part, TablePart)
+            tables[name] = part
+        context = OperatorContext(
+            spec.name, frame, partition=task.partition, partitions=task.sub.partitions, states=states,
+            tables=tables, exits=exits, late_topic=late_topic(plan.app, plan.generation, spec.name),
+        )  # fmt: skip
+        routes: dict[int, tuple[Route, ...]] = {}
+        for an_input in task.inputs:
+            here = tuple(
+                (number, inlet.steps)
+                for number, inlet in enumerate(reader.inlets)
+                if inlet.broadcast == an_input.broadcast
+                and (
+                    an_input.tp.topic in inlet.topics
+                    or an_input.tp.topic in map(plan.shadow_of, inlet.topics)
+                )
+            )
+            if here:
+                routes[an_input.number] = here
+        task.reads[reader.name] = set(routes)
+        return OperatorRunner(
+            OperatorAgent(spec.name, dead_letters=app.options.dead_letters), frame, context, spec.make, routes,
+            states=list(states.values()), tables=list(tables.values()), dead=task.dead_letter,
+        )  # fmt: skip
 
     def _start(self, reader: Reader) -> Any:
         app = self.app
         if reader.sends_to is not None:
-            return start_sender(app, reader, {topic: app.topic_named(topic) for topic in reader.topics})
+            topics = {t: app.topic_named(t) for t in reader.topics if not self.plan.is_internal(t)}
+            return start_sender(app, reader, topics, self._codec(reader.sends_to))
         recorded = self.recorded[reader.agent]
-        topics = {topic: app.topic_named(topic) for topic in recorded.topics}
+        topics = {topic: app.topic_named(topic) for topic in recorded.topics if not is_virtual(topic)}
         return start_agent(app, app.declared.agents[reader.agent], recorded, topics)
 
 

@@ -32,21 +32,22 @@ from headwater.engine.loops import topics_written
 from headwater.engine.options import RunOptions
 from headwater.engine.plan import RunPlan
 from headwater.engine.positions import Positions
-from headwater.engine.probe import specs_of
+from headwater.engine.probe import nodes_of
 from headwater.engine.runner import Relearn
 from headwater.engine.session import Session
 from headwater.engine.slot import Slot
-from headwater.engine.topology import Topology, build_topology, check_same
+from headwater.engine.topology import AgentSpec, Topology, build_topology, check_same
 from headwater.engine.watermarked import watermarked
 from headwater.log import open_log
+from headwater.stream.operator import OUT, OperatorSpec
+from headwater.table.part import TablePart
 
 if TYPE_CHECKING:
     from headwater.app.app import App
     from headwater.archive.archive import Archive
     from headwater.core.batch import Headers
-    from headwater.engine.topology import AgentSpec
+    from headwater.engine.topology import Node
     from headwater.log.interface import Log
-    from headwater.table.part import TablePart
 
 log_ = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ class Engine(Service):
     def committed(self, table: Any) -> CommittedRows:
         """Return the committed rows of a table's parts that this worker holds."""
         tasks = [] if self.session is None else list(self.session.tasks.values())
-        return CommittedRows(table, [task.parts[table.name] for task in tasks if table.name in task.parts])
+        parts = [part for task in tasks if isinstance(part := task.parts.get(table.name), TablePart)]
+        return CommittedRows(table, parts)
 
     def as_of(self, table: Any, time: Any) -> dict[Any, Any]:
         """Return a table's rows as they stood at an instant: {decoded key: decoded value}."""
@@ -223,7 +225,7 @@ class Engine(Service):
         control = await asyncio.to_thread(self.control)
         pointer = await asyncio.to_thread(control.pointer)
         name = options.generation or pointer
-        specs = await specs_of(self.app, self._learned)
+        specs = await nodes_of(self.app, self._learned)
         if not specs:
             raise TopologyError(f"app {self.app.id!r} declares no agents; nothing would run")
         slot = await asyncio.to_thread(Slot, self.settings.state, self.app.id, name)
@@ -257,7 +259,7 @@ class Engine(Service):
         control: Control,
         name: str,
         promoted: bool,
-        specs: list[AgentSpec],
+        specs: list[Node],
         slot: Slot,
         options: RunOptions,
     ) -> Session:
@@ -268,7 +270,16 @@ class Engine(Service):
                 "one, or use `headwater replay --drain`, which leaves the inputs as they are"
             )
         topology = build_topology(app.id, name, specs, self.ensure_topic)
-        written = frozenset(topics_written(app.declared.agents.values()))
+        written = frozenset(topics_written(app.declared, (spec.name for spec in specs)))
+
+        def ensure(topic: str, declared: str) -> int:
+            late = topology.late_topics.get(topic)
+            return (
+                self.ensure_topic(topic, declared)
+                if late is None
+                else log.create_topic(topic, late).partitions
+            )
+
         generation = self._generation(control, name, topology, written)
         # Readers see it, so what comes after its end is its to process: from there it is a live run.
         goes_on = promoted and generation.is_bounded and generation.state != RUNNING
@@ -290,10 +301,15 @@ class Engine(Service):
             bounds=bounds,
             time_from=generation.time_from if in_history else None,
             time_until=generation.time_until if in_history else None,
-            ensure=self.ensure_topic,
+            ensure=ensure,
             align_s=app.options.align_s,
             watermarked=watermarked(app, topology),
             drain=in_history and generation.drain,
+            holds={
+                topology.virtual[OUT + spec.name]: spec.hold_ms
+                for spec in specs
+                if isinstance(spec, OperatorSpec) and OUT + spec.name in topology.virtual
+            },
         )
         positions = Positions(log, app.id, name)
         positions.create(topology.tasks)
@@ -301,12 +317,13 @@ class Engine(Service):
             log.create_topic(topic, count)
         log.create_topic(plan.dead_topic, 1)
         for sub in topology.subs:
-            for table in sub.tables:
+            for table in (*sub.tables, *sub.states):
                 log.create_topic(plan.changelog_topic(table), sub.partitions)
         for topic in written:
             plan.partitions_of(plan.output_topic(topic), topic)
         assembly = Assembly(
-            app, log, self.archive, plan, {spec.name: spec.plan for spec in specs}, slot.url,
+            app, log, self.archive, plan,
+            {spec.name: spec.plan for spec in specs if isinstance(spec, AgentSpec)}, slot.url,
             allow_gaps=options.allow_gaps, written=written, touch=self._touch,
         )  # fmt: skip
         # One that follows is live for all but its beginning, and more so once it is promoted.
@@ -335,7 +352,9 @@ class Engine(Service):
                 check_same(topology, found.topology, name)
                 return found
         names = [reader.name for sub in topology.subs for reader in sub.readers]
-        topics = sorted(set(topology.source_topics) | set(topology.repartition_topics) | written)
+        topics = sorted(
+            {*topology.source_topics, *topology.repartition_topics, *topology.late_topics, *written}
+        )
         shadows = [internal_topic(self.app.id, name, "out", topic) for topic in sorted(written)]
         described = {
             "topology": topology.describe(),

@@ -50,11 +50,11 @@ class Held:
         }
 
     def reads(self) -> dict[str, int]:
-        """Return by "topic/partition" the offset to read from, so that all that isn't finished is seen again."""
-        reads = {str(i.tp): i.read_position() for i in self.inputs}
+        """Return by input ("topic/partition") the offset to read from, so that all that isn't finished is seen again."""
+        reads = {i.name: i.read_position() for i in self.inputs}
         for work in self._all():
             for index, offset in enumerate(work.offsets):
-                name = str(self.inputs[work.input_at(index)].tp)
+                name = self.inputs[work.input_at(index)].name
                 reads[name] = min(reads[name], offset)
         return reads
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from headwater.engine.positions import TaskState
     from headwater.source.interface import Source
 
+BROADCAST = "*"
+"""Begins the names of inputs and channels that each task reads: positions of their own, and ahead of all topics' names."""
+
 
 class Input:
     """A topic partition that a task reads.
@@ -27,7 +30,8 @@ class Input:
     source topic, else how many upstream tasks send to the repartition topic. `event_time` takes event times from values;
     `clock` keeps the watermark of a source partition, `watermarked` says that records carry theirs (None, False: nobody
     asks). `drain`: the end of a bounded read counts as END-OF-TIME. After `idle_after_s` without a record a live input no
-    longer holds its task's watermark.
+    longer holds its task's watermark. `broadcast`: each task reads the partition, ahead of all else of the same time.
+    `name` is "topic/partition", with BROADCAST before it for those.
     """
 
     def __init__(
@@ -49,10 +53,13 @@ class Input:
         watermarked: bool = False,
         drain: bool = False,
         idle_after_s: float | None = None,
+        broadcast: bool = False,
     ) -> None:
         """Make the channels."""
         self.number = 0
         self.tp = TopicPartition(topic, partition)
+        self.broadcast = broadcast
+        self.name = f"{BROADCAST if broadcast else ''}{self.tp}"
         self.source = source
         self.codec = codec
         self.senders = senders
@@ -69,7 +76,8 @@ class Input:
         self.caught_up = False
         self.caught_up_s = 0.0
         if senders is None:
-            self.channels = [Channel(str(self.tp), 0, None, (topic, partition))]
+            sort = (BROADCAST + topic if broadcast else topic, partition)
+            self.channels = [Channel(self.name, 0, None, sort)]
             self.channels[0].watermark = clock
         else:
             self.channels = [Channel(f"{self.tp}#{s}", 0, s, (topic, s)) for s in range(senders)]
@@ -82,7 +90,7 @@ class Input:
 
     def restore(self, state: TaskState | None, start: int) -> None:
         """Go to where the task's last epoch left this input, or to its start."""
-        name = str(self.tp)
+        name = self.name
         self.source.seek(start if state is None else state.read.get(name, start))
         for channel in self.channels:
             channel.drop()

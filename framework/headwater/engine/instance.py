@@ -12,11 +12,12 @@ from headwater.app.topic import Topic
 from headwater.core.errors import KeyRefusedError
 from headwater.core.keys import encode_key
 from headwater.stream.frame import Send
-from headwater.stream.plan import StreamPlan
+from headwater.stream.plan import RECORD_KEY, StreamPlan
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from headwater.core.values import Codec
     from headwater.engine.topology import Reader
     from headwater.stream.feed import Feed
     from headwater.stream.frame import Frame
@@ -53,18 +54,35 @@ async def _yielded(agent: Agent, frame: Frame, value: Any) -> None:
 
 
 def start_sender(
-    app: Any, reader: Reader, topics: Mapping[str, Topic]
+    app: Any, reader: Reader, topics: Mapping[str, Topic], codec: Codec
 ) -> Callable[[Feed, Frame], Coroutine[Any, Any, None]]:
-    """Return how to run the sending half of a group_by: each record goes to its new key's home."""
+    """Return how to run the sending half of a group_by: each record goes to its new key's home, its value by `codec`."""
     group_by, target = reader.group_by, reader.sends_to
     assert group_by is not None
     assert target is not None
 
+    changes_values = any(step.kind != "filter" for step in reader.steps)
+
+    def restage(frame: Frame, key: bytes | None, value: Any) -> None:
+        work, row = frame.work, frame.row
+        assert work is not None
+        at = row - work.rows[0] if isinstance(work.rows, range) else work.rows.index(row)
+        if not changes_values:
+            data = work.raw_values[at]
+        else:
+            data = None if value is None else codec.encode(value)
+        frame.stage(
+            Send(row, target, None, None, work.keys[at] if keeps_key else key, data, work.headers_at(at))
+        )
+
+    keeps_key = group_by.key is RECORD_KEY
+
     async def run(feed: Feed, frame: Frame) -> None:
         stream = Stream.bound(app, StreamPlan(reader.topics, reader.steps), feed, frame, topics)
-        changes_values = any(step.kind == "map" for step in reader.steps)
-        codec = topics[reader.topics[0]].codec
         async for value in stream:
+            if keeps_key:
+                restage(frame, None, value)
+                continue
             if value is None and not callable(group_by.key):
                 raise KeyRefusedError(
                     f"group_by of {reader.agent!r} takes the key from the field {group_by.key!r}, and a tombstone has no "
@@ -80,10 +98,6 @@ def start_sender(
                 raise KeyRefusedError(
                     f"group_by of {reader.agent!r} gave None; filter such records out first"
                 )
-            work, row = frame.work, frame.row
-            assert work is not None
-            at = row - work.rows[0] if isinstance(work.rows, range) else work.rows.index(row)
-            data = codec.encode(value) if changes_values else work.raw_values[at]
-            frame.stage(Send(row, target, None, None, key, data, work.headers_at(at)))
+            restage(frame, key, value)
 
     return run

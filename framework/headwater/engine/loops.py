@@ -27,6 +27,12 @@ class Loops:
         """Find them. Raises TopologyError for a bounded run whose loop goes through a group_by."""
         sources = set(plan.topology.source_topics)
         self.topics = frozenset() if plan.promoted else frozenset(written) & sources - plan.external
+        broadcast = sorted(self.topics & {topic for sub in plan.topology.subs for topic in sub.broadcast})
+        if broadcast:
+            raise TopologyError(
+                f"{', '.join(broadcast)} is written by this app and read whole by each task, which a generation that isn't "
+                "promoted can't do yet; declare the topic external=True if it is no result of the app"
+            )
         self._plan = plan
         self._readers = [sub for sub in plan.topology.subs if self.topics & set(sub.topics)]
         self._writers = [sub for sub in plan.topology.subs if self.topics & written_by(app, sub)]
@@ -90,14 +96,19 @@ def _states(sub: SubTopology, states: dict[int, TaskState]) -> Iterator[tuple[in
         yield partition, states.get(sub.first_task + partition)
 
 
-def topics_written(agents: Iterable[Any]) -> set[str]:
-    """Return the topics that the sinks of agents write."""
-    sinks = [getattr(sink, "topic", sink) for agent in agents for sink in agent.sinks]
-    return {sink.name for sink in sinks if hasattr(sink, "topics") and len(sink.topics) == 1}
+def topics_written(declared: Any, names: Iterable[str]) -> set[str]:
+    """Return the topics that the sinks of agents and operators write."""
+    found: set[str] = set()
+    for name in names:
+        operator = declared.operators.get(name)
+        if operator is not None:
+            found.update(sink.topic for sink in operator.sinks)
+            continue
+        sinks = [getattr(sink, "topic", sink) for sink in declared.agents[name].sinks]
+        found.update(sink.name for sink in sinks if hasattr(sink, "topics") and len(sink.topics) == 1)
+    return found
 
 
 def written_by(app: Any, sub: SubTopology) -> set[str]:
     """Return what a sub-topology's agents write (not its sending halves: they yield nothing)."""
-    return topics_written(
-        app.declared.agents[reader.agent] for reader in sub.readers if reader.sends_to is None
-    )
+    return topics_written(app.declared, (reader.agent for reader in sub.readers if reader.sends_to is None))

@@ -14,13 +14,14 @@ from headwater.core.partitioner import partition_of
 from headwater.table.changelog import encode_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import DeadLetter
     from headwater.stream.frame import Rows, Send
     from headwater.table.changelog import History
     from headwater.table.part import TablePart
+    from headwater.table.state import StatePart
 
 TIME_MAX = (1 << 63) - 1
 
@@ -30,13 +31,12 @@ def sends(
     rows: Rows,
     plan: RunPlan,
     partition: int,
-    sends_to: Mapping[str, str],
     emitted: dict[str, int],
 ) -> list[Append]:
     """Return what agents have sent, in row order, then order of declaration.
 
-    `staged_by` has each agent's sends, `sends_to` the repartition topic of each sending half of a group_by, `emitted` the
-    next emit sequence by "topic/partition", which is moved on.
+    `staged_by` has each agent's sends, `emitted` the next emit sequence by "topic/partition" of internal topics, which is
+    moved on.
     """
     staged = [(send, agent) for agent, mine in staged_by for send in mine]
     if len(staged_by) > 1:
@@ -48,7 +48,7 @@ def sends(
         emit = emit + 1 if last == (send.row, agent) else 0
         last = (send.row, agent)
         row = send.row
-        repartition = sends_to.get(agent) == send.topic
+        repartition = plan.is_internal(send.topic)
         topic = send.topic if repartition else plan.output_topic(send.topic)
         count = plan.partitions_of(topic, send.topic)
         target = send.partition
@@ -62,7 +62,8 @@ def sends(
             sequence = emitted.get(str(tp), 0)
             emitted[str(tp)] = sequence + 1
             time = rows.task_times[row]
-            behind = behind_of(rows.watermarks[row], time) if is_kept else None
+            own = rows.watermarks[row] if send.watermark is None and is_kept else send.watermark
+            behind = behind_of(own, time) if is_kept and own is not None else None
             sender = None if partition == cause[1] else partition
             header = encode_origin(Origin(number, *cause, emit, sequence, time - timestamp, behind, sender))
         else:
@@ -77,9 +78,11 @@ def sends(
     return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
 
 
-def changelog(part: TablePart, rows: Rows, topic: str, partition: int, history: History) -> list[Append]:
+def changelog(
+    part: TablePart | StatePart, rows: Rows, topic: str, partition: int, history: History
+) -> list[Append]:
     """Return a part's changes as blobs, thinned as the table's `history` says."""
-    if not part.changes:
+    if not part.count:
         return []
     keys, values, at = part.collect(last=history is None)
     numbers = pa.array(at, pa.int32())
@@ -124,28 +127,30 @@ def marks(
     partition: int,
     task_time: int,
     *,
-    ending: bool,
+    ending: Collection[str],
     watermark: int | None = None,
     idle: bool = False,
 ) -> list[Append]:
-    """Return marks for all channels of repartition topics: how far this task is, and its end.
+    """Return marks for all channels of repartition topics: how far this task is, and the end of those in `ending`.
 
     `watermark` is the task's, None where it keeps none; `idle`: nothing in it counts, so nobody need wait for it.
     """
-    mark: dict[str, Any] = {"sender": partition, "time": task_time}
-    if watermark is not None:
-        mark["watermark"] = watermark
-    if idle:
-        mark["idle"] = True
-    if ending:
-        mark["end"] = True
-    header = ((MARK, _compact(mark)),)
     stamp = min(max(0, task_time), TIME_MAX)
-    return [
-        Append(topic, number, [stamp], [None], [None], [header])
-        for topic in topics
-        for number in range(plan.partitions_of(topic, topic))
-    ]
+    appends = []
+    for topic in topics:
+        mark: dict[str, Any] = {"sender": partition, "time": task_time}
+        if watermark is not None:
+            mark["watermark"] = plan.held_back(topic, watermark)
+        if idle:
+            mark["idle"] = True
+        if topic in ending:
+            mark["end"] = True
+        header = ((MARK, _compact(mark)),)
+        appends += [
+            Append(topic, number, [stamp], [None], [None], [header])
+            for number in range(plan.partitions_of(topic, topic))
+        ]
+    return appends
 
 
 def _compact(value: Any) -> bytes:

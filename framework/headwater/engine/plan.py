@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headwater.core.header import TARGET, app_number
 from headwater.core.names import internal_topic
 from headwater.engine.topology import GROUP_BY
+from headwater.stream.operator import END_OF_TIME, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,8 @@ class RunPlan:
     ensure: Callable[[str, str], int] | None = None
     align_s: float = 0.0
     watermarked: frozenset[int] = frozenset()
+    holds: dict[str, int] = field(default_factory=dict)
+    """By internal topic, how far its records' timestamps may lie behind their task's watermark, ms."""
     drain: bool = False
     app_number: int = field(init=False)
     """The app's number in the headers of its outputs."""
@@ -63,6 +66,15 @@ class RunPlan:
     def bounded(self) -> bool:
         """Whether the run ends at a set place."""
         return bool(self.bounds) and all(end is not None for _, end in self.bounds.values())
+
+    def is_internal(self, topic: str) -> bool:
+        """Tell whether a send goes to an internal topic, by way of a channel."""
+        return topic in self.topology.repartition_topics or topic in self.topology.late_topics
+
+    def held_back(self, topic: str, watermark: int) -> int:
+        """Return what a task's watermark says to those who read an internal topic that it writes."""
+        hold_ms = self.holds.get(topic)
+        return watermark if not hold_ms or watermark in (NEVER, END_OF_TIME) else max(NEVER, watermark - hold_ms)
 
     def number_of(self, name: str) -> int:
         """Return the number of an agent or topic in headers."""
@@ -99,7 +111,7 @@ class RunPlan:
         group_by before it; one that could not be decoded is for all agents.
         """
         agent = self._addressee(headers)
-        return agent in (None, DECODE) or agent == reader.removesuffix(GROUP_BY)
+        return agent in (None, DECODE) or agent == reader.partition(GROUP_BY)[0]
 
     def is_ours(self, headers: Headers) -> bool:
         """Tell whether this generation takes a record: what is redriven in another was never missing here."""
@@ -110,5 +122,5 @@ class RunPlan:
         for name, value in headers:
             if name == TARGET and value is not None:
                 run, _, agent = value.decode().partition("/")
-                return agent.removesuffix(GROUP_BY) if run == f"{self.app}.{self.generation}" else ""
+                return agent.partition(GROUP_BY)[0] if run == f"{self.app}.{self.generation}" else ""
         return None

@@ -1,4 +1,4 @@
-"""Learn what agents declare in their bodies: each body that could is run once, up to its first iteration."""
+"""Learn what an app declares, and what agents declare in their bodies: each body that could is run once, up to its first iteration."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from headwater.app.stream import Stream, StreamRecorded
 from headwater.app.touched import tables_touched
 from headwater.core.errors import TopologyError
-from headwater.engine.topology import AgentSpec
+from headwater.engine.topology import AgentSpec, used
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headwater.app.agent import Agent
     from headwater.app.app import App
+    from headwater.engine.topology import Node
     from headwater.stream.plan import StreamPlan
 
 PROBE_TIMEOUT_S = 10.0
@@ -43,13 +44,21 @@ async def record_plan(app: App, agent: Agent) -> StreamPlan:
     )
 
 
-async def specs_of(app: App, learned: Mapping[str, frozenset[str]]) -> list[AgentSpec]:
-    """Return what the topology needs of each agent. `learned` are tables that agents touched unseen by their code."""
+async def nodes_of(app: App, learned: Mapping[str, frozenset[str]]) -> list[Node]:
+    """Return agents and operators as the topology needs them, in order of declaration.
+
+    `learned` are tables that agents touched unseen by their code. Operators whose results go nowhere are left out.
+    """
     tables = list(app.declared.tables.values())
-    specs = []
-    for agent in app.declared.agents.values():
+    nodes: list[Node] = []
+    for name in app.declared.in_order():
+        operator = app.declared.operators.get(name)
+        if operator is not None:
+            nodes.append(operator)
+            continue
+        agent = app.declared.agents[name]
         touched = set(tables_touched(agent.fun, tables)) if agent.tables is None else set(agent.tables)
         names = {table.name for table in touched} | learned.get(agent.name, frozenset())
         ordered = tuple(table.name for table in tables if table.name in names)
-        specs.append(AgentSpec(agent.name, await record_plan(app, agent), ordered))
-    return specs
+        nodes.append(AgentSpec(agent.name, await record_plan(app, agent), ordered))
+    return used(nodes)

@@ -20,8 +20,10 @@ from headwater.core.names import check_part
 from headwater.core.times import EARLIEST, format_time
 from headwater.engine.control import Control
 from headwater.engine.generation import FAILED, FINISHED, RUNNING, Generation
+from headwater.engine.inputs import BROADCAST
 from headwater.engine.positions import Positions
-from headwater.engine.probe import specs_of
+from headwater.engine.probe import nodes_of
+from headwater.engine.topology import source_topics_of
 from headwater.source.bounds import check_gaps, offset_after_last_before, offset_at_or_after, start_of
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def prepare_replay(
         raise GenerationError(
             f"generation {name!r} is there already and is no replay; choose another name with --as"
         )
-    topics = sorted({topic for spec in asyncio.run(specs_of(app, {})) for topic in spec.plan.topics})
+    topics = source_topics_of(asyncio.run(nodes_of(app, {})))
     if not topics:
         raise TopologyError(f"app {app.id!r} declares no agents; there is nothing to replay")
     bounds: dict[str, list[int | None]] = {}
@@ -169,7 +171,10 @@ def replay_progress(log: Log, archive: Archive, app: str, generation: Generation
     states = {} if info is None else positions.load(range(info.partitions))
     seen: dict[str, int] = {}
     for state in states.values():
-        seen.update(state.seen)
+        for place, offset in state.seen.items():
+            # What every task reads is done when all have read it.
+            at = place.removeprefix(BROADCAST)
+            seen[at] = min(seen.get(at, offset), offset)
     done = total = 0
     for place, (start, end) in generation.bounds.items():
         stop = log.end_offset(*TopicPartition.parse(place)) if end is None else end

@@ -22,6 +22,7 @@ from headwater.core.crash import point
 from headwater.core.errors import FencedError, HeadwaterError, RecordFailedError
 from headwater.engine.cuts import recorded_cuts
 from headwater.engine.drain import end_marks
+from headwater.engine.inputs import BROADCAST
 from headwater.engine.news import listen
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
@@ -472,7 +473,9 @@ class Session:
         places = {TopicPartition(self.positions.tasks, task.number): hint for task in tasks}
         for state in states:
             for name, offset in state.read.items():
-                places[TopicPartition.parse(name)] = offset
+                # What every task reads has no one position; each task's own is in its state.
+                if not name.startswith(BROADCAST):
+                    places[TopicPartition.parse(name)] = offset
         changed: dict[tuple[str, int], int] = {}
 
         def commit() -> dict[TopicPartition, int]:
@@ -550,21 +553,23 @@ class Session:
     def _group_is_idle(self) -> bool:
         """Read ends, then positions, then ends again: nothing may have come meanwhile."""
         topology = self.plan.topology
-        inputs = [
-            TopicPartition(t, p) for sub in topology.subs for t in sub.topics for p in range(sub.partitions)
+        places = [
+            (sub.first_task + task, BROADCAST if partition is None else "", TopicPartition(topic, at))
+            for sub in topology.subs
+            for task in range(sub.partitions)
+            for topic, partition in [*((t, task) for t in sub.topics), *((t, None) for t in sub.broadcast)]
+            for at in (range(topology.source_topics[topic]) if partition is None else [partition])
         ]
+        inputs = list(dict.fromkeys(tp for _, _, tp in places))
         ends = self.log.end_offsets(inputs)
         states = self.positions.load(range(topology.tasks))
-        for sub in topology.subs:
-            for partition in range(sub.partitions):
-                state = states.get(sub.first_task + partition)
-                for topic in sub.topics:
-                    tp = TopicPartition(topic, partition)
-                    seen = None if state is None else state.seen.get(str(tp))
-                    if seen is None:
-                        seen = start_of(self.assembly.archive, self.log, topic, partition)
-                    if seen < ends[tp]:
-                        return False
+        for task, mark, tp in places:
+            state = states.get(task)
+            seen = None if state is None else state.seen.get(f"{mark}{tp}")
+            if seen is None:
+                seen = start_of(self.assembly.archive, self.log, tp.topic, tp.partition)
+            if seen < ends[tp]:
+                return False
         return self.log.end_offsets(inputs) == ends
 
     def as_error(self, error: BaseException) -> HeadwaterError:

@@ -18,9 +18,10 @@ from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import KeyRefusedError, ValueRefusedError
 from headwater.engine import outbox
 from headwater.engine.held import Held
+from headwater.engine.operator import OperatorRunner
 from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
-from headwater.engine.runner import DeadLetter
+from headwater.engine.runner import DeadLetter, Runner
 from headwater.engine.task_time import TaskTime, moves_watermarks
 from headwater.merge.channel import END_OF_TIME, NEVER, Channel
 from headwater.merge.merge import Group, Merge
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from headwater.core.batch import Append
     from headwater.engine.inputs import Input
     from headwater.engine.plan import RunPlan
-    from headwater.engine.runner import Runner
     from headwater.engine.topology import SubTopology
     from headwater.engine.watcher import Watcher
     from headwater.merge.channel import Piece
     from headwater.table.part import TablePart
+    from headwater.table.state import StatePart
 
 IDLE = "idle:"
 """Begins the names in a cut that takes no records: agents handed out what `take` held back."""
@@ -68,12 +69,11 @@ class Task:
         self.plan = plan
         self.fetch_bytes_max = fetch_bytes_max
         self.inputs: list[Input] = []
-        self.parts: dict[str, TablePart] = {}
+        self.parts: dict[str, TablePart | StatePart] = {}
         self.history: dict[str, Any] = {}
-        self.lock_steps: list[list[Runner]] = []
+        self.lock_steps: list[list[Runner | OperatorRunner]] = []
         self.watchers: list[Watcher] = []
         self.reads: dict[str, set[int]] = {}
-        self.sends_to: dict[str, str] = {}
         self.merge = Merge([])
         self.time = TaskTime([], is_kept=False)
         self.rows = Rows()
@@ -86,6 +86,8 @@ class Task:
         self.cuts: Iterator[dict[str, int]] | None = None
         self._next_cut: dict[str, int] | None = None
         self.end_recorded = False
+        self.ends_sent: frozenset[str] = frozenset()
+        """Internal topics that were told that nothing more comes from here."""
         self.flushed: list[str] = []
         self.flush_due = False
         self.lock = asyncio.Lock()
@@ -114,8 +116,9 @@ class Task:
             self.inputs,
             is_kept=self.sub.number in self.plan.watermarked,
             idles=not (self.plan.bounded or self.plan.total_order),
+            looped=self.sub.looped,
         )
-        if len(channels) == 1 and channels[0].sender is None:
+        if len(channels) == 1 and channels[0].sender is None and not self.inputs[0].broadcast:
             self._single = (self._topic_numbers[0], self.partition)
             self.rows.single = self._single
         if state is None:
@@ -126,12 +129,13 @@ class Task:
         self.emitted = dict(state.emitted)
         self.seen = dict(state.seen)
         self.end_recorded = bool(state.marks.get("end"))
+        self.ends_sent = frozenset(state.marks.get("ends", ()))
         # What was held back comes in the order it came in first: a replay in live order knows no other.
         self.cuts = iter(state.marks.get("held", ()))
         self._again = {
             an_input.number: seen
             for an_input in self.inputs
-            if (seen := state.seen.get(str(an_input.tp), 0)) > an_input.source.position
+            if (seen := state.seen.get(an_input.name, 0)) > an_input.source.position
         }
         self._again_times = {
             (name, place): (time, watermark) for name, place, time, watermark in state.marks.get("times", ())
@@ -152,7 +156,7 @@ class Task:
         return self.time.watermark
 
     @property
-    def runners(self) -> list[Runner]:
+    def runners(self) -> list[Runner | OperatorRunner]:
         """All runners, in order of declaration within each set."""
         return [runner for together in self.lock_steps for runner in together]
 
@@ -205,7 +209,7 @@ class Task:
 
     def _marks_only(self) -> Group | None:
         """Return a group without records where marks or silence move the watermark, so that what is due is done."""
-        if self.cuts is None and self.time.has_news(sends=bool(self.sends_to)):
+        if self.cuts is None and self.time.has_news(sends=bool(self.sub.sends)):
             return self.merge.nothing()
         return None
 
@@ -281,7 +285,7 @@ class Task:
             mark = next(at)
             count = part.count - mark
             changes += count
-            sample = part.changes[3 * mark + 1 :: 3 * max(1, count // WEIGHED_MAX)] if count else []
+            sample = part.sample(mark, WEIGHED_MAX) if count else []
             nbytes += _weight([value if isinstance(value, bytes) else None for value in sample], count)
         for runner in self.runners:
             mark = next(at)
@@ -294,10 +298,10 @@ class Task:
         before = self.time.watermark
         self.time.settle(group, self._recorded)
         self._recorded = None
-        work, bad = self._take(group) if len(group) else (self._take_mark(), [])
+        every, work, bad = self._take(group) if len(group) else self._take_mark()
         for letter in bad:
             self.dead_letter(letter)
-        await self._hand_out(work)
+        await self._hand_out(every, work)
         if self.time.watermark > before:
             await self._advance(len(self.rows) - 1, self.time.watermark)
         self.groups.append(group.cut)
@@ -308,24 +312,28 @@ class Task:
             if watcher.due <= watermark:
                 await watcher.advance(row, watermark)
 
-    async def _hand_out(self, work: Work) -> None:
-        if not len(work):
+    async def _hand_out(self, every: Work, work: Work) -> None:
+        if not len(every):
             return
         for together in self.lock_steps:
             if len(together) == 1:
                 runner = together[0]
                 mine = self._share(runner.agent.name, work)
-                if len(mine):
+                if isinstance(runner, OperatorRunner):
+                    runner.run(every, mine)
+                elif len(mine):
                     await runner.run(mine)
                 continue
             shares = [(runner, self._share(runner.agent.name, work)) for runner in together]
             wanted = [
                 ({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares
             ]
-            for row in work.rows:
+            for number, row in enumerate(every.rows):
                 for index, runner, share in wanted:
                     at = index.get(row)
-                    if at is not None:
+                    if isinstance(runner, OperatorRunner):
+                        runner.run_row(every, number, share, at)
+                    elif at is not None:
                         await runner.run(share.slice(at, at + 1))
 
     async def flush_idle(self) -> bool:
@@ -335,7 +343,7 @@ class Task:
         """
         flushed, self.flush_due = False, False
         for runner in self.runners:
-            if runner.feed.held and runner.feed.within_ms is not None:
+            if isinstance(runner, Runner) and runner.feed.held and runner.feed.within_ms is not None:
                 await runner.run(None)
                 self.flushed.append(runner.agent.name)
                 flushed = True
@@ -343,8 +351,11 @@ class Task:
             self.groups.append({IDLE + name: 1 for name in self.flushed})
         return flushed
 
-    def _take(self, group: Group) -> tuple[Work, list[DeadLetter]]:
-        """Give the group's records rows, decode them, and set apart those that can't be decoded."""
+    def _take(self, group: Group) -> tuple[Work, Work, list[DeadLetter]]:
+        """Give the group's records rows, decode them, and set apart those that can't be decoded.
+
+        Return all records, those that could be decoded, and what is said of the others.
+        """
         piece, rows, first = group.piece, self.rows, len(self.rows)
         count = len(piece)
         # Effective times rise along the merge, except where a later group brings older records.
@@ -375,7 +386,7 @@ class Task:
             piece.watermarks, watermarks,
         )  # fmt: skip
         if not refused:
-            return work, []
+            return work, work, []
         seen = self.resume.get(DECODE, {})
         letters = []
         for at, error in refused.items():
@@ -384,9 +395,9 @@ class Task:
                 single.headers_at(0)
             ):
                 letters.append(DeadLetter(single, DECODE, error, 1))
-        return work.pick([at for at in range(count) if at not in refused]), letters
+        return work, work.pick([at for at in range(count) if at not in refused]), letters
 
-    def _take_mark(self) -> Work:
+    def _take_mark(self) -> tuple[Work, Work, list[DeadLetter]]:
         """Give a mark that moved the watermark a row, as the cause of what that brings about; there is nothing to hand out."""
         rows, row = self.rows, len(self.rows)
         channel = self.merge.channels[self.time.moved]
@@ -398,12 +409,13 @@ class Task:
         rows.cause_offsets.extend([offset])
         if rows.single is None:
             rows.cause_topics.extend([self._topic_numbers[channel.input]])
-            rows.cause_partitions.extend([self.partition])
+            rows.cause_partitions.extend([an_input.tp.partition])
             rows.cause_emits.extend([0])
         if self.time.is_kept:
             rows.watermarks.extend([NEVER])
             rows.task_watermarks.extend([self.time.watermark])
-        return Work(range(row, row), (), (), (), (), (), None, 0, self._places)
+        nothing = Work(range(row, row), (), (), (), (), (), None, 0, self._places)
+        return nothing, nothing, []
 
     def _times_again(
         self, piece: Piece, group: Group, times: list[int], watermarks: list[int]
@@ -435,18 +447,22 @@ class Task:
                 topics = [
                     self._topic_numbers[numbers[i]] if topic < 0 else topic for i, topic in enumerate(topics)
                 ]
-                partitions = [self.partition if p < 0 else p for p in partitions]
+                partitions = [
+                    self.inputs[numbers[i]].tp.partition if p < 0 else p for i, p in enumerate(partitions)
+                ]
             rows.cause_topics.extend(topics)
             rows.cause_partitions.extend(partitions)
             rows.cause_offsets.extend(piece.causes[2])
             rows.cause_emits.extend(piece.causes[3])
             return
         if isinstance(group.channels, int):
-            rows.cause_topics.extend([self._topic_numbers[self.merge.channels[group.channels].input]] * count)
+            number = self.merge.channels[group.channels].input
+            rows.cause_topics.extend([self._topic_numbers[number]] * count)
+            rows.cause_partitions.extend([self.inputs[number].tp.partition] * count)
         else:
             numbers = [self.merge.channels[at].input for at in group.channels]
             rows.cause_topics.extend([self._topic_numbers[number] for number in numbers])
-        rows.cause_partitions.extend([self.partition] * count)
+            rows.cause_partitions.extend([self.inputs[number].tp.partition for number in numbers])
         rows.cause_offsets.extend(piece.offsets)
         rows.cause_emits.extend([0] * count)
 
@@ -537,6 +553,7 @@ class Task:
             self.groups
             or self.flushed
             or (self._finished() and not self.end_recorded)
+            or self._ending() != self.ends_sent
             or self._seen() != self.seen
         )
 
@@ -556,7 +573,23 @@ class Task:
         return (
             bool(self.inputs)
             and all(i.ended for i in self.inputs)
-            and not self.time.has_news(sends=bool(self.sends_to))
+            and not self.time.has_news(sends=bool(self.sub.sends))
+        )
+
+    def _ending(self) -> frozenset[str]:
+        """Return the internal topics that nothing more goes to: all that they hang on has come to its end."""
+        if not self.plan.bounded or not self.sub.sends:
+            return self.ends_sent
+        ended: dict[str, bool] = {}
+        for an_input in self.inputs:
+            ended[an_input.tp.topic] = an_input.ended and ended.get(an_input.tp.topic, True)
+        # A shadow's topic ends with it; what every task reads counts for all.
+        broadcast = all(i.ended for i in self.inputs if i.broadcast)
+        return frozenset(
+            topic
+            for topic, upstream in self.sub.sends.items()
+            if broadcast
+            and all(ended.get(t, True) and ended.get(self.plan.shadow_of(t), True) for t in upstream)
         )
 
     def collect(self) -> tuple[list[Append], Callable[[], list[Append]], TaskState]:
@@ -569,10 +602,10 @@ class Task:
         appends += self._sends(emitted)
         appends += outbox.dead_letters(self.dead, self.plan.dead_topic)
         ending = self._finished()
-        if self.sends_to and (self.groups or (ending and not self.end_recorded)):
-            topics = dict.fromkeys(self.sends_to.values())
+        ends = self._ending()
+        if self.sub.sends and (self.groups or ends != self.ends_sent):
             appends += outbox.marks(
-                topics, self.plan, self.partition, self.task_time, ending=ending,
+                self.sub.sends, self.plan, self.partition, self.task_time, ending=ends,
                 watermark=self.time.watermark if self.time.is_kept else None, idle=self.time.is_idle,
             )  # fmt: skip
         held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})
@@ -600,6 +633,7 @@ class Task:
         self.emitted = state.emitted
         self.seen = state.seen
         self.end_recorded = bool(state.marks.get("end"))
+        self.ends_sent = frozenset(state.marks.get("ends", ()))
         self.groups, self.dead, self.flushed = [], [], []
         self._staged_bytes = 0
         held = [(runner, runner.feed.held) for runner in self.runners if runner.feed.held]
@@ -625,23 +659,25 @@ class Task:
         """Return staged sends and forget them: at least once, outputs don't wait for the epoch. Repartition sends do."""
         kept = []
         for runner in self.runners:
-            if runner.agent.name in self.sends_to:
-                kept.append((runner, list(runner.frame.sends)))
-                runner.frame.sends.clear()
+            sends = runner.frame.sends
+            internal = [send for send in sends if self.plan.is_internal(send.topic)]
+            if internal:
+                sends[:] = [send for send in sends if not self.plan.is_internal(send.topic)]
+                kept.append((runner, internal))
         appends = self._sends(dict(self.emitted))
         for runner in self.runners:
             runner.frame.sends.clear()
-        for runner, sends in kept:
-            runner.frame.sends.extend(sends)
+        for runner, internal in kept:
+            runner.frame.sends.extend(internal)
         return appends
 
     def _sends(self, emitted: dict[str, int]) -> list[Append]:
         staged = [(r.agent.name, r.frame.sends) for r in self.runners if r.frame.sends]
-        return outbox.sends(staged, self.rows, self.plan, self.partition, self.sends_to, emitted)
+        return outbox.sends(staged, self.rows, self.plan, self.partition, emitted)
 
     def _seen(self) -> dict[str, int]:
         """Return how far each input has been dispatched, whatever agents hold back."""
-        return {str(i.tp): i.read_position() for i in self.inputs}
+        return {i.name: i.read_position() for i in self.inputs}
 
     def _state_marks(self, ending: bool) -> dict[str, Any]:
         marks: dict[str, Any] = {}
@@ -664,6 +700,9 @@ class Task:
             marks["idle"] = list(self.flushed)
         if ending:
             marks["end"] = True
+        ends = self._ending()
+        if ends:
+            marks["ends"] = sorted(ends)
         cuts = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
         if cuts and len(self.merge.channels) > 1:
             marks["held"] = [cuts[row] for row in sorted(cuts)]

@@ -18,7 +18,7 @@ from headwater.engine.positions import ChannelTime
 from headwater.merge.channel import END_OF_TIME, NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from headwater.engine.inputs import Input
     from headwater.engine.positions import TaskState
@@ -34,10 +34,15 @@ IN = "in:"
 class TaskTime:
     """The watermark of one task. `is_kept` is false where nothing in the task's sub-topology asks for it."""
 
-    def __init__(self, inputs: Sequence[Input], *, is_kept: bool, idles: bool = False) -> None:
-        """Begin before all records; `idles`: a wall clock may decide (a live run, not a replay)."""
+    def __init__(self, inputs: Sequence[Input], *, is_kept: bool, idles: bool = False, looped: Collection[str] = ()) -> None:
+        """Begin before all records.
+
+        `idles`: a wall clock may decide (a live run, not a replay). `looped`: topics whose records come from this very
+        task, so that to wait for them would be to wait for itself.
+        """
         self.inputs = inputs
         self.channels: list[Channel] = [channel for an_input in inputs for channel in an_input.channels]
+        self.looped = {at for at, c in enumerate(self.channels) if inputs[c.input].tp.topic in looped}
         self.is_kept = is_kept
         self.idles = idles
         self.watermark = NEVER
@@ -62,14 +67,14 @@ class TaskTime:
     @property
     def is_idle(self) -> bool:
         """Whether nothing in this task counts: whoever it sends to needn't wait for it."""
-        return len(self.ignored) == len(self.channels)
+        return len(self.ignored | self.looped) == len(self.channels)
 
     def has_news(self, *, sends: bool) -> bool:
         """Tell whether marks alone, or silence, move the task's watermark now (`sends`: or its being idle)."""
         if not self.is_kept:
             return False
         reached, ignored = self._settled({})
-        if sends and (len(ignored) == len(self.channels)) != self.is_idle:
+        if sends and (len(ignored | self.looped) == len(self.channels)) != self.is_idle:
             return True
         return self._least(reached, ignored) > self.watermark
 
@@ -149,7 +154,11 @@ class TaskTime:
         self.ignored.discard(at)
 
     def _least(self, reached: Sequence[int], ignored: set[int], *, none: int = NEVER) -> int:
-        return min((value for at, value in enumerate(reached) if at not in ignored), default=none)
+        looped = self.looped
+        return min(
+            (value for at, value in enumerate(reached) if at not in ignored and at not in looped),
+            default=none,
+        )
 
     def _settled(self, first_rows: Mapping[int, int]) -> tuple[list[int], set[int]]:
         """Return what channels count for, and which don't count, given what marks before first rows of a group said."""

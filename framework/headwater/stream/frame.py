@@ -194,7 +194,10 @@ class Work:
 
 @dataclass(slots=True)
 class Send:
-    """One record an agent sent: staged until its epoch commits."""
+    """One record an agent sent: staged until its epoch commits.
+
+    `watermark` is the own watermark that goes with it into an internal topic; None: that of the record in hand.
+    """
 
     row: int
     topic: str
@@ -203,6 +206,7 @@ class Send:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    watermark: int | None = None
 
 
 class Frame:

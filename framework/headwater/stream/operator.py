@@ -7,7 +7,9 @@ Protocol, for one task
    partition before the record: what decides whether the record is late.
 3. After a record, and after a mark that moved the task's watermark, `advance` is called where that watermark is at or
    above `due`. It rises only.
-4. What `process` raises undoes that record's state changes and emissions; the record goes to dead letters.
+4. What `process` raises undoes that record's state changes and emissions; the record goes to dead letters. Where it had
+   changed a state or a table by then, the operator is made anew (`open` rebuilds its memory): so it changes what it
+   keeps in memory only after it has changed a row. What `advance` raises stops the worker.
 Invariant: what is emitted is a function of the records, never of groups, batches or the wall clock (I11).
 """
 

@@ -72,6 +72,10 @@ class StoreLike(Protocol):
         """Yield rows in key order."""
         ...
 
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows whose key begins with `prefix`, from key `start` on, in key order."""
+        ...
+
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         """Write data and offset in one batch."""
         ...
@@ -239,14 +243,19 @@ class TablePart:
         for key, data in self.raw_items():
             yield key, self.codec.decode(data)
 
-    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield rows as stored bytes with the open epoch's writes, in key-byte order."""
+    def raw_items(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows as stored bytes with the open epoch's writes, in key-byte order.
+
+        Only those whose key begins with `prefix`, and from key `start` on.
+        """
         overlay = {
             _bytes(name): self._encoded(value)
             for name, value in zip(self.changes[0::3], self.changes[1::3], strict=True)
         }
-        waiting = sorted(overlay.items(), reverse=True)
-        for key, data in self.store.items():
+        waiting = sorted(
+            (row for row in overlay.items() if row[0].startswith(prefix) and row[0] >= start), reverse=True
+        )
+        for key, data in self.store.scan(prefix, start):
             while waiting and waiting[-1][0] < key:
                 other, change = waiting.pop()
                 if change is not None:
@@ -265,6 +274,10 @@ class TablePart:
     def count(self) -> int:
         """How many changes the open epoch holds."""
         return len(self.changes) // 3
+
+    def sample(self, mark: int, size: int) -> list[Any]:
+        """Return values of about `size` of the changes from number `mark` on."""
+        return self.changes[3 * mark + 1 :: 3 * max(1, (self.count - mark) // size)]
 
     def collect(self, *, last: bool = False) -> tuple[list[Any], list[bytes | None], list[int]]:
         """Return the open epoch's changes in order as columns: keys, encoded values (None: deleted), rows.

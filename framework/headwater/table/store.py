@@ -70,6 +70,10 @@ class StateStore(Protocol):
         """Walk all rows in the order of key bytes, as they are at the time of this call."""
         ...
 
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Walk the rows whose key begins with `prefix`, from key `start` on, as `items` does."""
+        ...
+
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         """Set and delete (None) rows and move the offset, all or nothing."""
         ...
@@ -146,8 +150,20 @@ class Store:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Walk all rows in the order of key bytes, as they are at the time of this call."""
+        return self._walk(b"")
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Walk the rows whose key begins with `prefix`, from key `start` on, as `items` does."""
+        walk = self._walk(max(prefix, start))
+        for row in walk:
+            if not row[0].startswith(prefix):
+                walk.end()
+                return
+            yield row
+
+    def _walk(self, first: bytes) -> _Walk:
         try:
-            walk = _Walk(self, self._db)
+            walk = _Walk(self, self._db, _DATA + first)
         except Exception as error:
             self._refuse(error)
         self._walks.add(walk)
@@ -303,11 +319,11 @@ class _Walk:
 
     __slots__ = ("__weakref__", "_db", "_last", "_rows", "_store")
 
-    def __init__(self, store: Store, db: Any) -> None:
+    def __init__(self, store: Store, db: Any, first: bytes) -> None:
         self._store = store
         self._db = db
-        self._rows = db.items(from_key=_DATA)
-        self._last = _DATA
+        self._rows = db.items(from_key=first)
+        self._last = first
 
     def __iter__(self) -> _Walk:
         return self
@@ -374,6 +390,13 @@ class MemoryStore:
         """Walk all rows in the order of key bytes, as they are at the time of this call."""
         self._check_open()
         return self._walk(sorted(self._rows.items()))
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Walk the rows whose key begins with `prefix`, from key `start` on, as `items` does."""
+        self._check_open()
+        return self._walk(
+            sorted(row for row in self._rows.items() if row[0].startswith(prefix) and row[0] >= start)
+        )
 
     def _walk(self, rows: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for row in rows:

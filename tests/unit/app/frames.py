@@ -24,6 +24,9 @@ class DictStore:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         yield from sorted(self.rows.items())
 
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        yield from (row for row in self.items() if row[0].startswith(prefix) and row[0] >= start)
+
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         for key, data in changes.items():
             if data is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 import headwater as hw
 from headwater.core.errors import PartitionCountError, TopologyError
-from headwater.engine.topology import AgentSpec, Topology, build_topology, check_same
-from headwater.stream.plan import GroupBy, StreamPlan
+from headwater.engine.topology import AgentSpec, Node, Topology, build_topology, check_same
+from headwater.stream.operator import CHANGES, LATE, OUT, OperatorSpec, Outlet
+from headwater.stream.plan import RECORD_KEY, GroupBy, StreamPlan
 from tests.unit.engine.runs import Place
 
 
@@ -20,7 +22,7 @@ def _counts(**partitions: int) -> Callable[[str], int]:
     return lambda topic: partitions.get(topic, 4)
 
 
-def _build(*specs: AgentSpec, **partitions: int) -> Topology:
+def _build(*specs: Node, **partitions: int) -> Topology:
     return build_topology("app", "live", specs, _counts(**partitions))
 
 
@@ -81,12 +83,15 @@ def test_an_unnamed_group_by_is_numbered_and_has_its_upstreams_count() -> None:
     assert topology.repartition_topics == {"app.live.repartition.a.0": 3}
 
 
-def test_a_grouped_stream_may_share_a_table_with_a_topic_of_that_count_only() -> None:
+def test_a_grouped_stream_takes_the_count_of_the_topic_it_shares_a_table_with() -> None:
     specs = (_spec("a", "orders", tables=("t",), by=GroupBy("user")), _spec("b", "users", tables=("t",)))
     topology = _build(*specs, orders=2, users=2)
     assert [sub.topics for sub in topology.subs] == [["orders"], ["app.live.repartition.a.0", "users"]]
+    topology = _build(*specs, orders=2, users=3)
+    assert topology.repartition_topics == {"app.live.repartition.a.0": 3}
+    by = GroupBy("user", partitions=2)
     with pytest.raises(PartitionCountError, match="users has 3"):
-        _build(*specs, orders=2, users=3)
+        _build(_spec("a", "orders", tables=("t",), by=by), specs[1], orders=2, users=3)
 
 
 def test_a_generation_started_with_another_topology_is_refused_with_what_to_do() -> None:
@@ -169,3 +174,78 @@ def test_a_worker_refuses_topics_of_different_counts_in_one_agent(tmp_path: Path
 
     with pytest.raises(PartitionCountError, match="clicks has 3, orders has 2"):
         place.run(declare)
+
+
+def _operator(name: str, *inlets: str | StreamPlan, **more: Any) -> OperatorSpec:
+    plans = tuple(inlet if isinstance(inlet, StreamPlan) else StreamPlan((inlet,)) for inlet in inlets)
+    return OperatorSpec(name, plans, lambda: None, **{"sinks": (Outlet("end"),), **more})  # type: ignore[arg-type,return-value]
+
+
+def test_an_operators_results_begin_another_sub_topology_of_the_count_that_is_needed_there() -> None:
+    topology = _build(
+        _operator("dedupe", "orders", states=("seen",)),
+        _operator("join", OUT + "dedupe", "users"),
+        _spec("a", OUT + "join"),
+        orders=2, users=3,
+    )  # fmt: skip
+    out, last = "app.live.repartition.dedupe.out", "app.live.repartition.join.out"
+    assert [(sub.topics, sub.states, sub.partitions) for sub in topology.subs] == [
+        (["orders"], ["dedupe-seen"], 2), ([out, "users"], [], 3), ([last], [], 3),
+    ]  # fmt: skip
+    assert [sub.sends for sub in topology.subs] == [{out: ("orders",)}, {last: (out, "users")}, {}]
+    assert [sub.senders for sub in topology.subs] == [{}, {out: 0}, {last: 1}]
+    assert topology.derived == {out, last}
+
+
+def test_inlets_of_other_counts_are_repartitioned_by_record_key() -> None:
+    topology = _build(_operator("join", "orders", "users", "planes"), orders=2, users=6, planes=6)
+    assert [(r.name, r.topics, r.sends_to) for sub in topology.subs for r in sub.readers] == [
+        ("join.group_by", ("orders",), "app.live.repartition.join.0"),
+        ("join", ("app.live.repartition.join.0", "users", "planes"), None),
+    ]
+    assert topology.subs[0].readers[0].group_by == GroupBy(RECORD_KEY)
+    assert topology.repartition_topics == {"app.live.repartition.join.0": 6}
+
+
+def test_operators_that_lead_nowhere_are_left_out_with_what_only_they_read() -> None:
+    topology = _build(
+        _operator("one", "orders", sinks=()), _operator("two", OUT + "one", sinks=()), _spec("a", "users")
+    )
+    assert topology.source_topics == {"users": 4}
+    with_late = _build(
+        _operator("one", "orders", sinks=()),
+        _operator("two", LATE + "one", sinks=()),
+        _spec("a", LATE + "two"),
+    )
+    assert sorted(with_late.repartition_topics) == ["app.live.late.one", "app.live.late.two"]
+    assert with_late.late_topics == {}
+
+
+def test_a_task_that_reads_what_it_sends_waits_for_its_other_inputs_only() -> None:
+    """An agent on an operator's results that also looks into the operator's table: one task, and a loop through the log."""
+    topology = _build(_operator("fill", "orders", tables=("t",)), _spec("a", OUT + "fill", tables=("t",)))
+    out = "app.live.repartition.fill.out"
+    [sub] = topology.subs
+    assert (sub.topics, sub.partitions, sub.senders) == ([out, "orders"], 4, {out: 0})
+    assert sub.sends == {out: ("orders",)}
+
+
+def test_the_changes_of_a_table_need_somebody_who_makes_them() -> None:
+    topology = _build(_spec("a", "orders", tables=("t",)), _operator("sum", CHANGES + "t"))
+    assert topology.subs[0].sends == {"app.live.repartition.t.changes": ("orders",)}
+    with pytest.raises(TopologyError, match="no agent and no operator fills"):
+        _build(_spec("a", "orders"), _operator("sum", CHANGES + "t"))
+    with pytest.raises(TopologyError, match=r"no operator 'sun'.*'sum'"):
+        _build(_operator("sum", "orders"), _spec("a", OUT + "sun"))
+
+
+def test_what_every_task_reads_joins_no_tasks() -> None:
+    topology = _build(
+        _operator("join", "orders", StreamPlan(("planes",), broadcast=True)),
+        _operator("other", "users", StreamPlan(("planes",), broadcast=True)),
+        orders=2, users=3, planes=5,
+    )  # fmt: skip
+    assert [(sub.topics, sub.broadcast, sub.partitions) for sub in topology.subs] == [
+        (["orders"], ["planes"], 2), (["users"], ["planes"], 3),
+    ]  # fmt: skip
+    assert topology.source_topics == {"orders": 2, "users": 3, "planes": 5}

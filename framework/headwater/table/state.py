@@ -1,0 +1,262 @@
+"""An operator's rows in one task: decoded values over a store, written as msgpack, the last change of each key an epoch.
+
+Values are plain data and are replaced, never changed in place, so they are kept as the operator gave them and encoded
+once, when the epoch is collected. (After a reload a tuple is a list.) As long as all rows fit in memory none is read
+from the store, also not to learn that it isn't there; beyond that the store is asked for what is not in hand.
+
+Invariants
+- Cache over store reads as the fold of all changes; `dirty` has the keys changed in the open epoch, all in the cache.
+- After `undo` the state reads as it did at the last `mark`.
+- Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headwater.core.errors import HeadwaterError, MisuseError
+from headwater.table.sorted_keys import SortedKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headwater.table.store import StateStore
+
+CACHE_ENTRIES_MAX = 300_000
+CACHE_BYTES_MAX = 64 << 20
+"""Bounds of what is kept in memory, by encoded size; it is dropped whole where it grows beyond."""
+
+_BIG = 1
+"""Code of an integer beyond 64 bits, as decimal text."""
+
+_UNKNOWN: Any = object()
+
+
+class StatePart:
+    """One state of an operator, in one partition."""
+
+    __slots__ = ("_bytes", "_complete", "_encoded", "_keys", "_undo", "dirty", "name", "row", "rows", "store")
+
+    def __init__(self, name: str, store: StateStore) -> None:
+        """Begin with what the store has, where it isn't too much."""
+        self.name = name
+        self.store = store
+        self.rows: dict[bytes, Any] = {}
+        """By key what is known: None for a row that isn't there."""
+        self.dirty: dict[bytes, int] = {}
+        """Keys changed in the open epoch, with the row of the last change."""
+        self.row = -1
+        """The row in hand."""
+        self._undo: list[tuple[bytes, Any, int | None]] = []
+        self._encoded: dict[bytes, bytes | None] | None = None
+        self._bytes = 0
+        self._complete = False
+        self._keys: SortedKeys | None = None
+        self.load()
+
+    def load(self) -> None:
+        """Take what the store has into memory, as far as it fits; only valid while nothing is changed."""
+        rows: dict[bytes, Any] = {}
+        size = 0
+        for key, data in self.store.items():
+            size += 100 + len(key) + len(data)
+            if len(rows) >= CACHE_ENTRIES_MAX or size > CACHE_BYTES_MAX:
+                self.forget()
+                return
+            rows[key] = decode(data)
+        self.rows, self._bytes, self._complete, self._keys = rows, size, True, None
+
+    # Reading and writing
+
+    def get(self, key: bytes) -> Any:
+        """Return a row's value, or None where there is none."""
+        value = self.rows.get(key, _UNKNOWN)
+        return self._read(key) if value is _UNKNOWN else value
+
+    def put(self, key: bytes, value: Any) -> None:
+        """Set a row; None is no value."""
+        rows, dirty = self.rows, self.dirty
+        old = rows.get(key, _UNKNOWN)
+        self._undo.append((key, old, dirty.get(key)))
+        if self._keys is not None and (old is None or old is _UNKNOWN) and value is not None:
+            self._keys.add(key)
+        rows[key] = value
+        dirty[key] = self.row
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row; nothing happens where there is none."""
+        if self.get(key) is not None:
+            self._undo.append((key, self.rows[key], self.dirty.get(key)))
+            self.rows[key] = None
+            self.dirty[key] = self.row
+
+    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix`, from key `start` on, in key order, with the open epoch's writes.
+
+        What is changed while it runs may be seen or not.
+        """
+        if self._keys is None:
+            self._keys = SortedKeys(self.rows if self._complete else self.dirty)
+        here = self._keys.with_prefix(prefix, start)
+        rows = self.rows
+        if self._complete:
+            for key in here:
+                value = rows.get(key)
+                if value is not None:
+                    yield key, value
+            return
+        overlay = set(here)
+        there = ((key, data) for key, data in self.store.scan(prefix, start) if key not in overlay)
+        for key, data in heapq.merge(((key, None) for key in here), there, key=_first):
+            value = self.get(key) if data is None else self._known(key, data)
+            if value is not None:
+                yield key, value
+
+    def _read(self, key: bytes) -> Any:
+        if self._complete:
+            return None
+        data = self.store.get(key)
+        value = None if data is None else decode(data)
+        self.rows[key] = value
+        self._bytes += 100 + len(key) + (0 if data is None else len(data))
+        return value
+
+    def _known(self, key: bytes, data: bytes) -> Any:
+        value = self.rows.get(key, _UNKNOWN)
+        return decode(data) if value is _UNKNOWN else value
+
+    # Savepoints
+
+    def mark(self, row: int) -> None:
+        """Take what was done so far as done: the record of row `row` is in hand from here on."""
+        self.row = row
+        if self._undo:
+            self._undo = []
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was changed since the mark."""
+        return bool(self._undo)
+
+    def undo(self) -> None:
+        """Put back what was there at the mark."""
+        for key, value, row in reversed(self._undo):
+            if value is _UNKNOWN or (value is None and row is None and self._complete):
+                # Not dirty before, so the store says what was there.
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+            if row is None:
+                self.dirty.pop(key, None)
+            else:
+                self.dirty[key] = row
+        self._undo = []
+
+    # Epochs
+
+    @property
+    def count(self) -> int:
+        """How many changes the open epoch holds."""
+        return len(self.dirty)
+
+    def sample(self, mark: int, size: int) -> list[Any]:
+        """Return values as long as this state's are, about."""
+        del mark, size
+        return [bytes(self._bytes // len(self.rows) if self.rows else 0)]
+
+    def collect(self, *, last: bool = True) -> tuple[list[bytes], list[bytes | None], list[int]]:
+        """Return the open epoch's changes as columns: keys, encoded values (None: deleted), rows. In order of first change."""
+        del last
+        rows = self.rows
+        self._encoded = {key: _encoded(self.name, key, rows[key]) for key in self.dirty}
+        return list(self._encoded), list(self._encoded.values()), list(self.dirty.values())
+
+    def flush(self, changelog_offset: int) -> None:
+        """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
+        if self.dirty or changelog_offset != self.store.changelog_offset:
+            if self._encoded is None or self._encoded.keys() != self.dirty.keys():
+                self.collect()
+            assert self._encoded is not None
+            self.store.write(self._encoded, changelog_offset)
+            rows = self.rows
+            for key, data in self._encoded.items():
+                if data is None:
+                    if self._complete:
+                        # What isn't in memory isn't there.
+                        del rows[key]
+                        if self._keys is not None:
+                            self._keys.discard(key)
+                else:
+                    self._bytes += 100 + len(key) + len(data)
+        self.dirty, self._encoded, self._undo = {}, None, []
+        if not self._complete:
+            self._keys = None
+        if len(self.rows) > CACHE_ENTRIES_MAX or self._bytes > CACHE_BYTES_MAX:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Bytes are only ever counted up, so what is there is counted anew before it is dropped."""
+        if self._complete and len(self.rows) <= CACHE_ENTRIES_MAX:
+            size = sum(100 + len(key) + len(encode(value)) for key, value in self.rows.items())
+            if size <= CACHE_BYTES_MAX // 2:
+                self._bytes = size
+                return
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all that is in memory; only valid while nothing is changed."""
+        self.rows, self._bytes, self._complete, self._keys = {}, 0, False, None
+
+
+def _first(entry: tuple[bytes, Any]) -> bytes:
+    return entry[0]
+
+
+def _encoded(name: str, key: bytes, value: Any) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise HeadwaterError(
+            f"state {name!r}: the value under {key!r} can't be written ({error}); it must be plain data: numbers, text, "
+            "bytes, lists and dicts of such"
+        ) from error
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """Return a state value's bytes. Integers of any size are exact."""
+    try:
+        return _ENCODER.encode(value)
+    except OverflowError:
+        return _ENCODER.encode(_without_big(value))
+
+
+def decode(data: bytes) -> Any:
+    """Return the value of these bytes."""
+    return _DECODER.decode(data)
+
+
+def _without_big(value: Any) -> Any:
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return msgspec.msgpack.Ext(_BIG, str(value).encode())
+    if isinstance(value, dict):
+        return {_without_big(key): _without_big(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_big(item) for item in value]
+    return value
+
+
+def _extension(code: int, data: memoryview) -> int:
+    if code != _BIG:
+        raise MisuseError(f"a state value has a part of kind {code}, which this version doesn't know")
+    return int(bytes(data))
+
+
+_DECODER = msgspec.msgpack.Decoder(ext_hook=_extension)

@@ -1,0 +1,111 @@
+"""Small operators for tests: each keeps what is easy to say in a plain loop."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from headwater.stream.operator import END_OF_TIME, Context, Operator, OperatorSpec, Outlet, State, TableRows
+from headwater.stream.plan import GroupBy, StreamPlan
+
+
+class Count(Operator):
+    """Counts the records of each key, and gives on the count."""
+
+    counts: State
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.counts = context.state("counts")
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        count = (self.counts.get(key or b"") or 0) + 1
+        self.counts.put(key or b"", count)
+        if isinstance(value, dict) and value.get("kind") == "fail":
+            raise RuntimeError("told to fail")
+        self.context.emit(key, {"n": count, "value": value}, timestamp)
+
+
+class Dedupe(Operator):
+    """Lets the first record of each key through."""
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.seen = context.state("seen")
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        if self.seen.get(key or b"") is None:
+            self.seen.put(key or b"", True)
+            self.context.emit(key, value, timestamp)
+
+
+class Buffer(Operator):
+    """Holds records until the watermark has passed them by `wait` ms, and gives them on in order; late ones are late."""
+
+    def __init__(self, wait: int = 0) -> None:
+        self.wait = wait
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.rows = context.state("rows")
+        self.waiting = [key for key, _ in self.rows.scan() if key]
+        self.due = self._due()
+
+    def _due(self) -> int:
+        return _time(self.waiting[0]) + self.wait if self.waiting else END_OF_TIME
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        if timestamp + self.wait < watermark:
+            self.context.late()
+            return
+        number = (self.rows.get(b"") or 0) + 1
+        name = (timestamp + (1 << 63)).to_bytes(8) + (inlet * (1 << 48) + number).to_bytes(8)
+        self.rows.put(b"", number)
+        self.rows.put(name, [key, value])
+        if isinstance(value, dict) and value.get("kind") == "fail":
+            raise RuntimeError("told to fail")
+        heapq.heappush(self.waiting, name)
+        self.due = self._due()
+
+    def advance(self, watermark: int) -> None:
+        while self.waiting and _time(self.waiting[0]) + self.wait <= watermark:
+            name = heapq.heappop(self.waiting)
+            key, value = self.rows.get(name)
+            self.rows.delete(name)
+            self.context.emit(key, value, _time(name))
+        self.due = self._due()
+
+
+def _time(name: bytes) -> int:
+    return int.from_bytes(name[:8]) - (1 << 63) if name else -(1 << 63)
+
+
+class Fill(Operator):
+    """Writes each value into a table, by key; tombstones delete."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    def open(self, context: Context) -> None:
+        self.rows: TableRows = context.table(self.table)
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        if value is None:
+            self.rows.delete(key or b"")
+        else:
+            self.rows.put(key or b"", value)
+
+
+def spec(
+    name: str,
+    make: Any,
+    *topics: str,
+    by: GroupBy | None = None,
+    states: tuple[str, ...] = (),
+    sinks: tuple[str, ...] = (),
+    tables: tuple[str, ...] = (),
+) -> OperatorSpec:
+    """Return the spec of an operator with one inlet for each topic."""
+    inlets = tuple(StreamPlan((topic,), group_by=by) for topic in topics)
+    outlets = tuple(map(Outlet, sinks))
+    return OperatorSpec(name, inlets, make, states=states, sinks=outlets, tables=tables)
