@@ -14,8 +14,8 @@ from headwater.engine.loops import Loops
 from headwater.engine.operator import Exit, OperatorAgent, OperatorContext, OperatorRunner
 from headwater.engine.runner import Runner
 from headwater.engine.task import Task
-from headwater.merge.watermark import MAX_JUMP_MS, WatermarkClock
 from headwater.engine.topology import is_virtual, late_topic, state_table
+from headwater.merge.watermark import MAX_JUMP_MS, WatermarkClock
 from headwater.source.bounds import start_of
 from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource

@@ -74,7 +74,9 @@ class RunPlan:
     def held_back(self, topic: str, watermark: int) -> int:
         """Return what a task's watermark says to those who read an internal topic that it writes."""
         hold_ms = self.holds.get(topic)
-        return watermark if not hold_ms or watermark in (NEVER, END_OF_TIME) else max(NEVER, watermark - hold_ms)
+        return (
+            watermark if not hold_ms or watermark in (NEVER, END_OF_TIME) else max(NEVER, watermark - hold_ms)
+        )
 
     def number_of(self, name: str) -> int:
         """Return the number of an agent or topic in headers."""

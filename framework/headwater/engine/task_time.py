@@ -34,7 +34,9 @@ IN = "in:"
 class TaskTime:
     """The watermark of one task. `is_kept` is false where nothing in the task's sub-topology asks for it."""
 
-    def __init__(self, inputs: Sequence[Input], *, is_kept: bool, idles: bool = False, looped: Collection[str] = ()) -> None:
+    def __init__(
+        self, inputs: Sequence[Input], *, is_kept: bool, idles: bool = False, looped: Collection[str] = ()
+    ) -> None:
         """Begin before all records.
 
         `idles`: a wall clock may decide (a live run, not a replay). `looped`: topics whose records come from this very

@@ -156,13 +156,16 @@ def test_a_home_is_a_partition_and_always_the_same(key: bytes, partitions: int) 
 
 
 @given(
-    st.lists(st.integers(0, 1 << 63), min_size=7, max_size=7),
+    st.lists(st.integers(0, 1 << 63), min_size=6, max_size=6),
+    st.integers(-(1 << 64), 1 << 64),
     st.integers(0, 1 << 63),
     st.none() | st.integers(0, 99),
 )
-def test_watermark_and_sender_in_the_header(numbers: list[int], behind: int, sender: int | None) -> None:
+def test_watermark_and_sender_in_the_header(
+    numbers: list[int], ahead: int, behind: int, sender: int | None
+) -> None:
     """I10: what a group_by sends says its own watermark, and who sent it where the source's partition doesn't."""
-    origin = Origin(*numbers)._replace(behind=behind, sender=sender)
+    origin = Origin(*[*numbers, ahead])._replace(behind=behind, sender=sender)
     assert decode_origin(encode_origin(origin)) == origin
 
 
