@@ -200,8 +200,8 @@ class Assembly:
         for sub in topology.subs:
             for reader in sub.readers:
                 if reader.sends_to == topic:
-                    if reader.retyped is not None:
-                        return codec_for(*reader.retyped)
+                    if any(step.retypes for step in reader.steps):
+                        return codec_for(None)
                     return self._codec(reader.topics[0])
         virtual = next(name for name, actual in topology.virtual.items() if actual == topic)
         kind, _, name = virtual.partition(":")

@@ -65,8 +65,6 @@ class Reader:
     group_by: GroupBy | None = None
     inlets: tuple[Inlet, ...] = ()
     states: tuple[str, ...] = ()
-    retyped: tuple[Any] | None = None
-    """Of a sending half that changes values: the type of what it sends (None: any JSON)."""
 
     @property
     def broadcast(self) -> tuple[str, ...]:
@@ -260,7 +258,7 @@ class _Draft:
         if plan.group_by is None:
             return [Reader(spec.name, spec.name, topics, plan.before, spec.tables)]
         topic = self._repartition(spec.name, plan.group_by.name or "0", plan.group_by.partitions)
-        sender = _sending_half(f"{spec.name}{GROUP_BY}", spec.name, topics, plan, plan.group_by, topic)
+        sender = Reader(f"{spec.name}{GROUP_BY}", spec.name, topics, plan.before, (), topic, plan.group_by)
         self._writers[topic] = sender.name
         return [sender, Reader(spec.name, spec.name, (topic,), plan.after, spec.tables)]
 
@@ -283,7 +281,7 @@ class _Draft:
             by = plan.group_by
             topic = self._repartition(spec.name, by.name or str(number), by.partitions)
             name = f"{spec.name}{GROUP_BY}{number or ''}"
-            readers.append(_sending_half(name, spec.name, topics, plan, by, topic))
+            readers.append(Reader(name, spec.name, topics, plan.before, (), topic, by))
             self._writers[topic] = name
             inlets.append(Inlet((topic,), plan.after))
         read = _unique(topic for inlet in inlets if not inlet.broadcast for topic in inlet.topics)
@@ -453,13 +451,6 @@ class _Draft:
     def _written(self, reader: Reader) -> list[str]:
         writers = {reader.name, *(f"table {table}" for table in reader.tables)}
         return [topic for topic, writer in self._writers.items() if writer in writers]
-
-
-def _sending_half(
-    name: str, node: str, topics: tuple[str, ...], plan: StreamPlan, by: GroupBy, topic: str
-) -> Reader:
-    retyped = None if plan.keeps_values else (plan.value_type,)
-    return Reader(name, node, topics, plan.before, (), topic, by, retyped=retyped)
 
 
 def state_table(operator: str, state: str) -> str:
