@@ -16,7 +16,7 @@ from headwater.archive.writer import Archiver
 from headwater.core.batch import Batch
 from headwater.core.errors import HandoverGapError, OffsetTrimmedError
 from headwater.log import open_log
-from headwater.log.interface import READ_BYTES_MAX, Log
+from headwater.log.interface import READ_BYTES_MAX, Log, Tail
 from headwater.source.bounds import check_gaps, gaps, start_of
 from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
@@ -106,6 +106,9 @@ def test_where_the_log_is_trimmed_at_the_switch_the_grown_archive_is_read(
 
         def __getattr__(self, name: str) -> object:
             return getattr(log, name)
+
+        def tail(self, topic: str, partition: int, position: int) -> Tail:
+            return Tail(self, topic, partition, position)  # type: ignore[arg-type]
 
         def read(
             self,

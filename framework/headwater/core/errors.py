@@ -97,6 +97,10 @@ class LogUnavailableError(HeadwaterError):
     """The log can't be opened, reached or written (disk full, network file system, no broker)."""
 
 
+class LogInterruptedError(LogUnavailableError):
+    """The log doesn't answer for now, or it isn't known whether it took what was given: trying again later may do."""
+
+
 class SegmentCorruptError(HeadwaterError):
     """A segment's bytes, records or place in the chain aren't what they must be."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
 from headwater.core.event_time import EventTime
+from headwater.engine.history import read_topic
 from headwater.core.values import codec_for
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
@@ -238,7 +239,8 @@ class Assembly:
 
     def _recover(self, store: Any, topic: str, partition: int) -> None:
         """Bring a store up to its changelog's end."""
-        end = self.log.end_offset(topic, partition)
+        # The state was loaded before this is asked: its last epoch lies before it, seen by readers or not yet.
+        end = self.log.end_offset(topic, partition, uncommitted=True)
         if store.changelog_offset > end:
             # The folder belongs to a log that is gone; the changelog is the truth.
             store.clear()
@@ -253,15 +255,7 @@ class Assembly:
         point("recovery.ended")
 
     def _changelog(self, topic: str, partition: int, position: int, end: int) -> Iterator[Batch]:
-        source = self._source(topic, partition, position)
-        try:
-            while source.position < end:
-                batch = source.fetch()
-                if batch.next == batch.base:
-                    return
-                yield batch
-        finally:
-            source.close()
+        return read_topic(self.log, self.archive, topic, partition, position, end)
 
     def _add_runners(self, task: Task) -> None:
         app, plan = self.app, self.plan

@@ -311,7 +311,7 @@ class Engine(Service):
                 if isinstance(spec, OperatorSpec) and OUT + spec.name in topology.virtual
             },
         )
-        positions = Positions(log, app.id, name)
+        positions = Positions(log, app.id, name, self.archive)
         positions.create(topology.tasks)
         for topic, count in topology.repartition_topics.items():
             log.create_topic(topic, count)
@@ -332,6 +332,7 @@ class Engine(Service):
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
             drain=Drain(app, topology) if options.drain else None,
+            name=slot.id,
         )  # fmt: skip
         if generation.order == "live" and in_history:
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)

@@ -62,12 +62,17 @@ def read_topic(
 ) -> Iterator[Batch]:
     """Yield a partition's batches in offset order within [start, end), by default all that is there now.
 
-    The log is read where it has the records, the archive below that. Raises HandoverGapError where neither has them.
+    The log is read where it has the records, the archive below that. An `end` may be one that the log gave of what is not
+    committed yet: it is waited for. Raises HandoverGapError where neither has them.
     """
-    first, last = range_of(log, archive, topic, partition)
-    position = first if start is None else start
-    end = last if end is None else min(end, last)
     in_log = log.topic(topic) is not None
+    if start is None or end is None or not in_log:
+        first, last = range_of(log, archive, topic, partition)
+        start = first if start is None else start
+        end = last if end is None else end if in_log else min(end, last)
+    else:
+        _bind(log, archive, topic)
+    position = start
     while position < end:
         if in_log:
             try:

@@ -128,7 +128,7 @@ class Input:
             return False
         batch = self.source.fetch(bytes_max=bytes_max)
         if batch.next == batch.base:
-            if not self.caught_up:
+            if not self.caught_up and self.source.at_end:
                 self.caught_up, self.caught_up_s = True, SYSTEM_CLOCK.monotonic_s()
             return False
         self.caught_up = False

@@ -48,7 +48,7 @@ class Loops:
             if topic in self.topics
             for partition in range(sub.partitions)
         ]
-        ends = log.end_offsets(places)
+        ends = log.end_offsets(places, uncommitted=True)
         states = positions.load(range(self._plan.topology.tasks))
         for sub in self._writers:
             if sub not in self._readers and not all(
@@ -59,7 +59,7 @@ class Loops:
             for partition, state in _states(sub, states):
                 if not self._has_read(sub, partition, {} if state is None else state.seen, ends):
                     return False
-        return log.end_offsets(places) == ends
+        return log.end_offsets(places, uncommitted=True) == ends
 
     def _has_read(
         self, sub: SubTopology, partition: int, seen: dict[str, int], ends: dict[TopicPartition, int]

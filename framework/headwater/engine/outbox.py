@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.core.batch import Append, TopicPartition
-from headwater.core.header import DEAD, MARK, ORIGIN, Origin, behind_of, encode_origin, encode_varints
+from headwater.core.header import (
+    DEAD, MARK, ORIGIN, Origin, behind_of, decode_origin, encode_origin, encode_varints,
+)
 from headwater.core.partitioner import partition_of
 from headwater.table.changelog import encode_changes
 
@@ -119,6 +121,28 @@ def dead_letters(dead: list[tuple[DeadLetter, dict[str, Any]]], topic: str) -> l
             headers,
         )
     ]
+
+
+def diverted(append: Append, index: int, reason: str, plan: RunPlan) -> Append | None:
+    """Return the dead letter for an output that the log refuses, or None for what only the engine writes."""
+    headers = () if append.headers is None else append.headers[index]
+    name, value = headers[-1] if headers else ("", None)
+    origin = decode_origin(value) if name == ORIGIN and value is not None else None
+    if origin is None or origin.app is None:
+        return None
+    info = {
+        "topic": plan.name_of(origin.topic), "partition": origin.partition, "offset": origin.offset,
+        "agent": plan.name_of(origin.agent), "error": "ValueRefusedError", "message": reason, "attempts": 1,
+        "output": append.topic,
+    }  # fmt: skip
+    return Append(
+        plan.dead_topic,
+        0,
+        [append.timestamps[index]],
+        [append.keys[index]],
+        [append.values[index]],
+        [(*headers, (DEAD, _compact(info)))],
+    )
 
 
 def marks(

@@ -3,6 +3,7 @@
 The authoritative positions are here, in the same transaction as everything else. To find a task's last record without
 reading the topic from its start, each commit notes, as the group's position of the tasks topic's partition of that
 number, where the epochs topic ended just before: the task's last record is the first one of its key from there on.
+Brokers forget the positions of a group that was idle for some days; then the topic is read from its start, once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import msgspec
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import RecoveryError
 from headwater.core.names import group_of, internal_topic
+from headwater.engine.history import read_topic
 from headwater.merge.channel import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from headwater.log.interface import Log
+    from headwater.archive.archive import Archive
+    from headwater.core.batch import Batch
+    from headwater.log.interface import Log, Placed
     from headwater.merge.channel import Channel
 
 
@@ -89,12 +93,17 @@ _DECODER = msgspec.json.Decoder(TaskState)
 class Positions:
     """Reads and writes one generation's task states."""
 
-    def __init__(self, log: Log, app: str, generation: str) -> None:
-        """Name the topics; `create` makes them."""
+    def __init__(self, log: Log, app: str, generation: str, archive: Archive | None = None) -> None:
+        """Name the topics; `create` makes them. The archive has what was trimmed of the epochs topic."""
         self.log = log
+        self.archive = archive
         self.group = group_of(app, generation)
         self.epochs = internal_topic(app, generation, "epochs")
         self.tasks = internal_topic(app, generation, "tasks")
+        self._hint = -1
+        # What was read for tasks without positions: their last states, and up to where.
+        self._folded: dict[int, TaskState] = {}
+        self._folded_to = -1
 
     def create(self, tasks: int) -> None:
         """Make the topics where they are missing. Raises PartitionCountError for another number of tasks."""
@@ -106,8 +115,14 @@ class Positions:
         self.log.create_topic(self.tasks, tasks)
 
     def hint(self) -> int:
-        """Return what a commit notes for its tasks: the end of the epochs topic now."""
-        return self.log.end_offset(self.epochs, 0)
+        """Return what a commit notes for its tasks: where the epochs topic ended, or an earlier offset known to exist."""
+        if self._hint < 0:
+            self._hint = self.log.end_offset(self.epochs, 0)
+        return self._hint
+
+    def committed(self, placed: Placed) -> None:
+        """Note where a commit's epochs records end: the next hint, without asking the log each time."""
+        self._hint = max(self._hint, placed.ends.get(TopicPartition(self.epochs, 0), -1))
 
     def append(self, states: Iterable[TaskState], timestamp: int) -> Append:
         """Return the epochs records of one commit."""
@@ -122,21 +137,28 @@ class Positions:
 
     def load(self, tasks: Iterable[int]) -> dict[int, TaskState]:
         """Return the last state of each task that has one. Raises RecoveryError where positions and records disagree."""
+        asked = list(tasks)
         positions = self.log.positions(self.group)
-        hints = {t: positions[tp] for t in tasks if (tp := TopicPartition(self.tasks, t)) in positions}
+        # Asked for after the positions: a commit that moved them lies before it, seen by readers or not yet.
+        end = self.log.end_offset(self.epochs, 0, uncommitted=True)
+        hints = {t: positions[tp] for t in asked if (tp := TopicPartition(self.tasks, t)) in positions}
+        states = self._hinted(hints, end)
+        if len(hints) < len(asked):
+            self._fold(end)
+            states.update({t: self._folded[t] for t in asked if t not in hints and t in self._folded})
+        return states
+
+    def _hinted(self, hints: Mapping[int, int], end: int) -> dict[int, TaskState]:
         states: dict[int, TaskState] = {}
         missing = set(hints)
         for start in sorted(set(hints.values())):
             if not any(hints[t] == start for t in missing):
                 continue
-            offset = start
-            while missing and (batch := self.log.read(self.epochs, 0, offset)).next > offset:
-                for at, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
-                    task = int(key) if key is not None and key.isdigit() else -1
-                    if task in missing and at >= hints[task] and value is not None:
+            for batch in read_topic(self.log, self.archive, self.epochs, 0, start, end):
+                for at, task, value in _records(batch):
+                    if task in missing and at >= hints[task]:
                         states[task] = _DECODER.decode(value)
                         missing.discard(task)
-                offset = batch.next
                 if all(hints[t] != start for t in missing):
                     break
         if missing:
@@ -145,3 +167,18 @@ class Positions:
                 "the log was altered: restore it, or discard the generation and replay"
             )
         return states
+
+    def _fold(self, end: int) -> None:
+        """Read on to find the last record of each task."""
+        start = None if self._folded_to < 0 else self._folded_to
+        for batch in read_topic(self.log, self.archive, self.epochs, 0, start, end):
+            for _, task, value in _records(batch):
+                self._folded[task] = _DECODER.decode(value)
+            self._folded_to = batch.next
+
+
+def _records(batch: Batch) -> Iterator[tuple[int, int, bytes]]:
+    """Yield offset, task and value of the records that are a task's."""
+    for at, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
+        if key is not None and key.isdigit() and value is not None:
+            yield at, int(key), value

@@ -165,8 +165,7 @@ def _bounds(
 
 def replay_progress(log: Log, archive: Archive, app: str, generation: Generation) -> Progress:
     """Return how far a replay has come, as its committed epochs say."""
-    del archive
-    positions = Positions(log, app, generation.name)
+    positions = Positions(log, app, generation.name, archive)
     info = log.topic(positions.tasks)
     states = {} if info is None else positions.load(range(info.partitions))
     seen: dict[str, int] = {}

@@ -5,7 +5,7 @@ Protocol
 2. Join the group; on each heartbeat give up and take tasks, always between epochs.
 3. Each task's pump takes groups while no epoch is closing; the coordinator closes an epoch when it is due: it waits
    until every pump rests, commits everything in one log transaction, moves the stores, and lets the pumps go on.
-4. A member that is fenced has one path: drop all tasks with their overlays and stagings, join anew, and begin each from
+4. A member that is fenced, or whose log is interrupted, has one path: drop all tasks with their overlays and stagings, join anew, and begin each from
    what the log holds. Any other failure drops them too, and ends the worker: the next one begins from the same place.
 Invariant: nothing of a task is visible that the log has not taken while this member owned the task (I1, I2, I4).
 """
@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.crash import point
-from headwater.core.errors import FencedError, HeadwaterError, RecordFailedError
+from headwater.core.errors import FencedError, HeadwaterError, LogInterruptedError, RecordFailedError
+from headwater.engine import outbox
 from headwater.engine.cuts import recorded_cuts
 from headwater.engine.drain import end_marks
 from headwater.engine.inputs import BROADCAST
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import Positions
     from headwater.engine.task import Task
-    from headwater.log.interface import Assignment, Log, Membership
+    from headwater.log.interface import Assignment, Log, Membership, Placed
 
 log_ = logging.getLogger(__name__)
 
@@ -45,6 +48,10 @@ STAGED_BYTES_MAX = 16 << 20
 CHANGES_MAX = 100_000
 HANG_S = 5.0
 """How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
+
+
+BACK_OFF_MIN_S = 0.25
+BACK_OFF_MAX_S = 5.0
 
 
 class Session:
@@ -63,8 +70,11 @@ class Session:
         ready: asyncio.Event,
         at_least_once: bool = False,
         drain: Drain | None = None,
+        name: str | None = None,
     ) -> None:
-        """Take what was prepared; `drain`: once all is idle, end the inputs in its order."""
+        """Take what was prepared; `drain`: once all is idle, end the inputs in its order; `name` is the worker's own at each
+        start on the same state.
+        """
         self.log = log
         self.plan = plan
         self.positions = positions
@@ -74,6 +84,7 @@ class Session:
         self.until_idle = until_idle
         self.at_least_once = at_least_once
         self.drain = drain
+        self.name = name
         self.tasks: dict[int, Task] = {}
         self.ready = ready
         self.records = 0
@@ -84,6 +95,7 @@ class Session:
         self._busy: set[int] = set()
         self._closing = False
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._resume = asyncio.Event()
         self._resume.set()
         self._rested = asyncio.Event()
@@ -93,6 +105,10 @@ class Session:
         self._failure: BaseException | None = None
         self._flush_s: float | None = None
         self._cuts: tuple[Archive, str] | None = None
+        # The log has something to say about tasks: to the coordinator, and to one that waits for an epoch's end.
+        self._beat = self._told = False
+        self._back_off_s = BACK_OFF_MIN_S
+        self._epochs_seen = 0
 
     # Life
 
@@ -107,14 +123,32 @@ class Session:
                 except FencedError as error:
                     log_.warning("fenced; joining again: %s", error)
                     await self._abandon()
+                except LogInterruptedError as error:
+                    log_.warning("%s; what was not committed is done again", error)
+                    await self._abandon()
+                    await self._back_off()
         finally:
             watcher.cancel()
             await asyncio.wait([watcher])
             await self._abandon()
 
+    async def _back_off(self) -> None:
+        """Wait before joining again, longer each time; a stop ends the wait."""
+        if self.epochs > self._epochs_seen:
+            self._back_off_s = BACK_OFF_MIN_S
+        self._epochs_seen = self.epochs
+        wait_s, self._back_off_s = self._back_off_s, min(BACK_OFF_MAX_S, 2 * self._back_off_s)
+        if self._stopping:
+            return
+        try:
+            await asyncio.wait_for(self._stopped.wait(), wait_s)
+        except TimeoutError:
+            return
+
     def stop(self) -> None:
         """Finish the open epoch, leave the group, and end `run`."""
         self._stopping = True
+        self._stopped.set()
         self._due.set()
         self._rested.set()
 
@@ -122,11 +156,27 @@ class Session:
         """Look again now, whatever the timers say."""
         self._due.set()
 
+    def _beat_from(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear from a thread of the log's."""
+        with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+            loop.call_soon_threadsafe(self._beat_now)
+
+    def _beat_now(self) -> None:
+        """Don't wait for the next heartbeat's time."""
+        self._beat = self._told = True
+        self._due.set()
+        self._rested.set()
+
     async def _membership(self) -> None:
         point("session.before_join")
         member = self._member = await asyncio.to_thread(
-            self.log.join, self.positions.group, self.plan.topology.tasks, lease_s=self.lease_s
+            self.log.join,
+            self.positions.group,
+            self.plan.topology.tasks,
+            lease_s=self.lease_s,
+            name=self.name,
         )
+        member.listen(partial(self._beat_from, asyncio.get_running_loop()))
         point("session.joined")
         await self._coordinate(member)
         point("session.leaving")
@@ -146,7 +196,8 @@ class Session:
             now_s = clock.monotonic_s()
             if self._failure is not None:
                 raise self._failure
-            if now_s >= next_beat_s and not self._stopping:
+            if (now_s >= next_beat_s or self._beat) and not self._stopping:
+                self._beat = False
                 assignment = await asyncio.to_thread(member.heartbeat)
                 moving = await self._reassign(member, assignment)
                 next_beat_s = clock.monotonic_s() + (min(0.1, heartbeat_s) if moving else heartbeat_s)
@@ -356,7 +407,7 @@ class Session:
         """At least once: outputs don't wait for the epoch."""
         appends = task.take_sends()
         if appends:
-            await asyncio.to_thread(self.log.append, appends)
+            await asyncio.to_thread(self.log.append, appends, atomic=False)
 
     async def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
@@ -426,7 +477,8 @@ class Session:
             if deadline_s is not None and now_s >= deadline_s:
                 await self._abort(set(self._busy))
                 return
-            if now_s >= next_beat_s and self._member is not None:
+            if (now_s >= next_beat_s or self._told) and self._member is not None:
+                self._told = False
                 assignment = await asyncio.to_thread(self._member.heartbeat)
                 next_beat_s = clock.monotonic_s() + self.lease_s / 3
                 if deadline_s is None and assignment.revoking:
@@ -476,14 +528,13 @@ class Session:
                 # What every task reads has no one position; each task's own is in its state.
                 if not name.startswith(BROADCAST):
                     places[TopicPartition.parse(name)] = offset
-        changed: dict[tuple[str, int], int] = {}
 
-        def commit() -> dict[TopicPartition, int]:
+        def commit() -> Placed:
             for changelog in changelogs:
-                for append in changelog():
-                    changed[append.topic, append.partition] = len(append)
-                    appends.append(append)
-            return self.log.commit(Transaction(appends, places, member, [task.number for task in tasks]))
+                appends.extend(changelog())
+            return self.log.commit(
+                Transaction(appends, places, member, [task.number for task in tasks], self._divert)
+            )
 
         # Not within `commit`: a stop sent from a thread lets that thread run on for a moment, into the log's transaction.
         point("epoch.before_log")
@@ -494,18 +545,23 @@ class Session:
             for task in tasks:
                 task.prefetch()
         finally:
-            bases = await committing
+            placed = await committing
+        self.positions.committed(placed)
         point("epoch.between_log_and_store")
         for task, state in zip(tasks, states, strict=True):
             reached = {}
             for name in task.parts:
                 tp = TopicPartition(self.plan.changelog_topic(name), task.partition)
-                if tp in changed:
-                    reached[name] = bases[tp] + changed[tp]
+                if tp in placed:
+                    reached[name] = placed.ends[tp]
             task.committed(state, reached)
             point("epoch.store_moved")
         self.epochs += 1
         point("epoch.committed")
+
+    def _divert(self, append: Append, index: int, reason: str) -> Append | None:
+        """Make a dead letter of an output that the log refuses for itself."""
+        return outbox.diverted(append, index, reason, self.plan) if self.plan.dead_letters else None
 
     # Ends
 
@@ -561,7 +617,7 @@ class Session:
             for at in (range(topology.source_topics[topic]) if partition is None else [partition])
         ]
         inputs = list(dict.fromkeys(tp for _, _, tp in places))
-        ends = self.log.end_offsets(inputs)
+        ends = self.log.end_offsets(inputs, uncommitted=True)
         states = self.positions.load(range(topology.tasks))
         for task, mark, tp in places:
             state = states.get(task)
@@ -570,7 +626,7 @@ class Session:
                 seen = start_of(self.assembly.archive, self.log, tp.topic, tp.partition)
             if seen < ends[tp]:
                 return False
-        return self.log.end_offsets(inputs) == ends
+        return self.log.end_offsets(inputs, uncommitted=True) == ends
 
     def as_error(self, error: BaseException) -> HeadwaterError:
         """Return a failure as an error people can act on."""

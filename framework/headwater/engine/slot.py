@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from pathlib import Path
 
 from headwater.core.errors import HeadwaterError
@@ -17,6 +18,8 @@ class Slot:
     def __init__(self, state: str, app: str, generation: str) -> None:
         """Claim the first free one. Raises HeadwaterError where the folder can't be made."""
         self.url = state
+        self.id = secrets.token_hex(8)
+        """Names this very folder, on whatever machine: the same at every start, as long as the folder is there."""
         self._file: int | None = None
         if state.startswith("memory://"):
             return
@@ -32,6 +35,7 @@ class Slot:
                     os.close(handle)
                     continue
                 self._file, self.url = handle, str(folder)
+                self.id = self._kept_id(handle)
                 return
         except OSError as error:
             raise HeadwaterError(
@@ -40,6 +44,16 @@ class Slot:
         raise HeadwaterError(
             f"all {SLOTS_MAX} state folders in {parent} are in use; choose another with --state"
         )
+
+    def _kept_id(self, handle: int) -> str:
+        """Return the id in the lock's file, written at the first start: it goes where the folder goes."""
+        kept = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
+        if len(kept) == len(self.id) and kept.isalnum():
+            return kept
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, self.id.encode(), 0)
+        os.fsync(handle)
+        return self.id
 
     def close(self) -> None:
         """Give the folder up."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from headwater.core.batch import Append, Batch, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 READ_BYTES_MAX = 8 << 20
 """A read returns at most this much (or one record, if that is larger)."""
@@ -43,12 +43,31 @@ class Transaction:
 
     `positions` are next offsets by partition, kept under the member's group. Without a member nothing is fenced and
     `positions` must be empty. The order of `appends` to one partition is kept.
+
+    `divert` is asked where the log refuses one record for itself (its size, its timestamp): it gets the append, the
+    record's index in it and the reason, and returns what is appended in its place (a dead letter), or None to refuse the
+    whole. A log that refuses no record for itself never asks.
     """
 
     appends: Sequence[Append] = ()
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     member: Membership | None = None
     tasks: Collection[int] = ()
+    divert: Callable[[Append, int, str], Append | None] | None = None
+
+
+class Placed(dict[TopicPartition, int]):
+    """Where a commit put its records: the first offset in each partition; `ends`: one past the last.
+
+    Between the two others may have written: in a log whose transactions are written before they are committed.
+    """
+
+    __slots__ = ("ends",)
+
+    def __init__(self, bases: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        """Take both, for the same partitions."""
+        super().__init__(bases)
+        self.ends = dict(ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,10 @@ class Membership(ABC):
     def leave(self) -> None:
         """Give up all tasks and the membership; a fenced member leaves in silence."""
 
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called, from any thread, when a heartbeat would say something new; a log may never call it."""
+        del changed
+
 
 class Watch(ABC):
     """Hears of commits by any process, for an event loop to wait on; it may also hear of nothing at all, or twice."""
@@ -98,6 +121,36 @@ class Watch(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop listening. Idempotent."""
+
+
+class Tail:
+    """Reads one partition as it grows, from a position; for one thread at a time.
+
+    Unlike `read`, `fetch` never waits: it may give nothing though there is something, and then the log's version differs
+    once it has come. `at_end` tells whether the last fetch, where it gave nothing, had come to the partition's end.
+    """
+
+    at_end = True
+
+    def __init__(self, log: Log, topic: str, partition: int, position: int) -> None:
+        """Begin at `position`."""
+        self._log = log
+        self.topic = topic
+        self.partition = partition
+        self.position = position
+
+    def fetch(self, *, bytes_max: int = READ_BYTES_MAX) -> Batch:
+        """Return the records that follow. Raises OffsetTrimmedError below the start, UnknownNameError, LogCorruptError."""
+        batch = self._log.read(self.topic, self.partition, self.position, bytes_max=bytes_max)
+        self.position = batch.next
+        return batch
+
+    def seek(self, offset: int) -> None:
+        """Move the position."""
+        self.position = offset
+
+    def close(self) -> None:
+        """Let go of what was read ahead. Idempotent."""
 
 
 class Log(ABC):
@@ -116,8 +169,12 @@ class Log(ABC):
         """Return a topic, or None."""
 
     @abstractmethod
-    def create_topic(self, name: str, partitions: int) -> TopicInfo:
-        """Make a topic, or return the one that is there. Raises PartitionCountError if it has another count."""
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> TopicInfo:
+        """Make a topic, or return the one that is there. Raises PartitionCountError if it has another count.
+
+        `config` are a broker's names for how the topic is kept (`retention.ms`, `cleanup.policy`…); logs without brokers
+        keep everything until it is trimmed.
+        """
 
     @abstractmethod
     def delete_topic(self, name: str) -> None:
@@ -128,11 +185,17 @@ class Log(ABC):
         """Return the first offset still in the log (the end offset where it is empty)."""
 
     @abstractmethod
-    def end_offset(self, topic: str, partition: int) -> int:
-        """Return one past the last committed offset."""
+    def end_offset(self, topic: str, partition: int, *, uncommitted: bool = False) -> int:
+        """Return one past the last committed offset, where no open transaction comes before it.
+
+        With `uncommitted`, one past whatever was written, in open transactions too: what had been committed when this was
+        asked lies before it, also where readers can't see it for a moment yet.
+        """
 
     @abstractmethod
-    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def end_offsets(
+        self, partitions: Iterable[TopicPartition], *, uncommitted: bool = False
+    ) -> dict[TopicPartition, int]:
         """Return the end offsets of several partitions, taken at one moment."""
 
     @abstractmethod
@@ -151,16 +214,21 @@ class Log(ABC):
     ) -> Batch:
         """Return committed records from `offset` on, before `end`: at most `bytes_max`, at least one if there is one.
 
-        The batch's base is `offset`; an empty batch with next == offset means there is nothing yet. Raises
-        OffsetTrimmedError below the start, UnknownNameError without such a topic, LogCorruptError.
+        The batch's base is `offset`, its `next` is past offsets without records too; an empty batch with next == offset
+        means there is nothing yet. With `end` the open transactions before it are waited for. Raises OffsetTrimmedError
+        below the start, UnknownNameError without such a topic, LogCorruptError, LogInterruptedError.
         """
+
+    def tail(self, topic: str, partition: int, position: int) -> Tail:
+        """Return a new tail of a partition, the caller's to close."""
+        return Tail(self, topic, partition, position)
 
     @abstractmethod
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Drop records with offsets below `before`; the start offset becomes `before` (never above the end)."""
 
     @abstractmethod
-    def commit(self, transaction: Transaction) -> dict[TopicPartition, int]:
+    def commit(self, transaction: Transaction) -> Placed:
         """Append and move positions, all or nothing, durably; return the base offset given in each partition.
 
         Raises FencedError where the member doesn't own one of `tasks`, UnknownNameError, LogUnavailableError.
@@ -175,8 +243,12 @@ class Log(ABC):
         """Remove a group's positions (of a generation that was discarded)."""
 
     @abstractmethod
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0) -> Membership:
-        """Join a group whose tasks are numbered 0 to tasks - 1."""
+    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+        """Join a group whose tasks are numbered 0 to tasks - 1.
+
+        `name` is the same at each start of a worker on the same state: what an earlier one of that name left open is
+        settled at once.
+        """
 
     @abstractmethod
     def members(self, group: str) -> int:
@@ -184,7 +256,10 @@ class Log(ABC):
 
     @abstractmethod
     def version(self) -> int:
-        """Return a number that differs after any commit by any process; cheap enough to ask every 10 ms."""
+        """Return a number that differs after any commit by any process; cheap enough to ask every 10 ms.
+
+        It may differ for no reason, and where records are fetched ahead, it differs once a tail can give them.
+        """
 
     def watch(self) -> Watch | None:
         """Return a new watch, the caller's to close, or None where the log has none and its version must be polled.
@@ -197,6 +272,10 @@ class Log(ABC):
     def close(self) -> None:
         """Let go of files and connections. Idempotent."""
 
-    def append(self, appends: Sequence[Append]) -> dict[TopicPartition, int]:
-        """Append records outside any group, all or nothing; return base offsets."""
+    def append(self, appends: Sequence[Append], *, atomic: bool = True) -> Placed:
+        """Append records outside any group, all or nothing; return base offsets. Readers see them when this returns.
+
+        Without `atomic` a failure may leave some of them, which may cost less.
+        """
+        del atomic
         return self.commit(Transaction(appends))

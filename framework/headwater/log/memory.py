@@ -15,12 +15,20 @@ from headwater.core.errors import LogUnavailableError
 from headwater.core.names import check_topic
 from headwater.log.extent import check_append, check_transaction, fitting, record_sizes
 from headwater.log.group import GroupState
-from headwater.log.interface import READ_BYTES_MAX, Assignment, Log, Membership, TopicInfo, Transaction
+from headwater.log.interface import (
+    READ_BYTES_MAX,
+    Assignment,
+    Log,
+    Membership,
+    Placed,
+    TopicInfo,
+    Transaction,
+)
 from headwater.log.lease import BootClock
 from headwater.log.refusal import check_partitions, trimmed, unknown_partition, unknown_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from headwater.core.batch import Append, Headers
     from headwater.log.lease import LeaseClock
@@ -138,8 +146,9 @@ class MemoryLog(Log):
             found = self._store.topics.get(name)
             return None if found is None else found[0]
 
-    def create_topic(self, name: str, partitions: int) -> TopicInfo:
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> TopicInfo:
         """Make a topic, or return the one that is there."""
+        del config  # a broker's
         check_topic(name)
         with self._store.lock:
             found = self._store.topics.get(name)
@@ -161,13 +170,17 @@ class MemoryLog(Log):
         with self._store.lock:
             return self._partition(topic, partition).start
 
-    def end_offset(self, topic: str, partition: int) -> int:
+    def end_offset(self, topic: str, partition: int, *, uncommitted: bool = False) -> int:
         """Return one past the last offset."""
+        del uncommitted  # no transaction is ever open here
         with self._store.lock:
             return self._partition(topic, partition).next
 
-    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def end_offsets(
+        self, partitions: Iterable[TopicPartition], *, uncommitted: bool = False
+    ) -> dict[TopicPartition, int]:
         """Return several end offsets, taken at one moment."""
+        del uncommitted
         with self._store.lock:
             return {TopicPartition(*tp): self._partition(*tp).next for tp in partitions}
 
@@ -213,7 +226,7 @@ class MemoryLog(Log):
             self._partition(topic, partition).trim(before)
             self._store.version += 1
 
-    def commit(self, transaction: Transaction) -> dict[TopicPartition, int]:
+    def commit(self, transaction: Transaction) -> Placed:
         """Append and move positions, all or nothing."""
         check_transaction(transaction)
         for append in transaction.appends:
@@ -231,7 +244,7 @@ class MemoryLog(Log):
             if member is not None:
                 self._store.positions.setdefault(member.group, {}).update(transaction.positions)
             self._store.version += 1
-            return bases
+            return Placed(bases, {tp: self._partition(*tp).next for tp in bases})
 
     def positions(self, group: str) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets."""
@@ -244,8 +257,9 @@ class MemoryLog(Log):
             self._store.positions.pop(group, None)
             self._store.version += 1
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0) -> Membership:
+    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
         """Join a group."""
+        del name  # nothing is ever left open here
         with self._store.lock:
             state = self._store.groups.get(group) or GroupState(group, tasks)
             member = secrets.token_hex(8)

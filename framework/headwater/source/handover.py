@@ -93,6 +93,11 @@ class HandoverSource(Source):
         self._live.seek(end)
         return Batch.empty(self.topic, self.partition, base, end)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the last fetch, where it gave nothing, had come to the log's end."""
+        return not self._in_archive and self._live.at_end
+
     def seek(self, offset: int) -> None:
         """Move the position; the archive is asked first again."""
         self.position = offset

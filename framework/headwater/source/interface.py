@@ -26,8 +26,14 @@ class Source(ABC):
     def fetch(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Batch:
         """Return the records that follow, and move the position to the batch's `next`.
 
-        An empty batch with next == base means there is nothing more now. Raises HandoverGapError, SegmentCorruptError.
+        An empty batch with next == base means there is nothing more now, or nothing at hand yet: `at_end` tells. Raises
+        HandoverGapError, SegmentCorruptError.
         """
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last fetch, where it gave nothing, had come to the end of what there is."""
+        return True
 
     @abstractmethod
     def seek(self, offset: int) -> None:

@@ -8,32 +8,46 @@ from headwater.source.interface import FETCH_BYTES_MAX, Source
 
 if TYPE_CHECKING:
     from headwater.core.batch import Batch
-    from headwater.log.interface import Log
+    from headwater.log.interface import Log, Tail
 
 
 class LiveSource(Source):
     """Reads the log. Raises OffsetTrimmedError where the position is below the log's start."""
 
     def __init__(self, log: Log, topic: str, partition: int, position: int) -> None:
-        """Begin at `position`."""
+        """Begin at `position`; the log is asked for nothing before the first fetch."""
         self._log = log
         self.topic = topic
         self.partition = partition
         self.position = position
+        self._tail: Tail | None = None
 
     def fetch(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Batch:
-        """Return the records that follow; an empty batch where there is nothing yet."""
-        batch = self._log.read(self.topic, self.partition, self.position, bytes_max=bytes_max)
+        """Return the records that follow; an empty batch where nothing is at hand."""
+        tail = self._tail
+        if tail is None:
+            tail = self._tail = self._log.tail(self.topic, self.partition, self.position)
+        batch = tail.fetch(bytes_max=bytes_max)
         self.position = batch.next
         return batch
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last fetch that gave nothing had come to the log's end."""
+        return self._tail is not None and self._tail.at_end
 
     def seek(self, offset: int) -> None:
         """Move the position."""
         self.position = offset
+        if self._tail is not None:
+            self._tail.seek(offset)
 
     def end_offset(self) -> int:
         """Return the log's end."""
         return self._log.end_offset(self.topic, self.partition)
 
     def close(self) -> None:
-        """Nothing is held: the log belongs to whoever opened it."""
+        """Let go of what was read ahead."""
+        if self._tail is not None:
+            self._tail.close()
+            self._tail = None

@@ -32,12 +32,12 @@ from headwater.log.embedded.schema import APPLICATION_ID, FORMAT, TABLES
 from headwater.log.embedded.staging import Stage, Stored, put_blob, sweep_staged
 from headwater.log.embedded.watch import watch_folder
 from headwater.log.extent import check_transaction, extents_of, fitting, record_sizes
-from headwater.log.interface import READ_BYTES_MAX, Log, Membership, TopicInfo, Transaction, Watch
+from headwater.log.interface import READ_BYTES_MAX, Log, Membership, Placed, TopicInfo, Transaction, Watch
 from headwater.log.lease import BootClock
 from headwater.log.refusal import trimmed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from headwater.log.lease import LeaseClock
 
@@ -115,8 +115,9 @@ class EmbeddedLog(Log):
         with self._reader.read() as raw:
             return topics.one_topic(raw, name)
 
-    def create_topic(self, name: str, partitions: int) -> TopicInfo:
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> TopicInfo:
         """Make a topic, or return the one that is there."""
+        del config  # a broker's
         return topics.create(self._writer, name, partitions)
 
     def delete_topic(self, name: str) -> None:
@@ -128,13 +129,17 @@ class EmbeddedLog(Log):
         with self._reader.read() as raw:
             return topics.part_of(raw, self.url, topic, partition).start
 
-    def end_offset(self, topic: str, partition: int) -> int:
+    def end_offset(self, topic: str, partition: int, *, uncommitted: bool = False) -> int:
         """Return one past the last committed offset."""
+        del uncommitted  # what isn't committed has no offset here
         with self._reader.read() as raw:
             return topics.part_of(raw, self.url, topic, partition).next
 
-    def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def end_offsets(
+        self, partitions: Iterable[TopicPartition], *, uncommitted: bool = False
+    ) -> dict[TopicPartition, int]:
         """Return several end offsets, taken at one moment."""
+        del uncommitted
         with self._reader.read() as raw:
             return {TopicPartition(*tp): topics.part_of(raw, self.url, *tp).next for tp in partitions}
 
@@ -268,7 +273,7 @@ class EmbeddedLog(Log):
         """Drop records with offsets below `before`."""
         topics.trim(self._writer, self.url, topic, partition, before)
 
-    def commit(self, transaction: Transaction) -> dict[TopicPartition, int]:
+    def commit(self, transaction: Transaction) -> Placed:
         """Append and move positions, all or nothing, durably."""
         check_transaction(transaction)
         point("log.before_begin")
@@ -286,7 +291,7 @@ class EmbeddedLog(Log):
         self._checkpointer.written(nbytes + _COMMIT_BYTES)
         return bases
 
-    def _commit(self, transaction: Transaction, stage: Stage) -> tuple[dict[TopicPartition, int], int]:
+    def _commit(self, transaction: Transaction, stage: Stage) -> tuple[Placed, int]:
         batches: list[Stored] = []
         pending: list[Stored] = []
         pending_bytes = total = 0
@@ -324,9 +329,7 @@ class EmbeddedLog(Log):
             point("log.before_commit")
         return bases, total
 
-    def _insert(
-        self, raw: sqlite3.Connection, transaction: Transaction, batches: list[Stored]
-    ) -> dict[TopicPartition, int]:
+    def _insert(self, raw: sqlite3.Connection, transaction: Transaction, batches: list[Stored]) -> Placed:
         """Insert the rows of a transaction, and return the base offset of each partition it appends to."""
         parts: dict[TopicPartition, topics.Part] = {}
         for append in transaction.appends:
@@ -351,7 +354,7 @@ class EmbeddedLog(Log):
                     "UPDATE part SET next = ? WHERE topic = ? AND partition = ?",
                     (ends[where], part.topic, where.partition),
                 )
-        return {where: part.next for where, part in parts.items()}
+        return Placed({where: part.next for where, part in parts.items()}, ends)
 
     def positions(self, group: str) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets."""
@@ -363,8 +366,9 @@ class EmbeddedLog(Log):
         with self._writer.write() as raw:
             raw.execute("DELETE FROM position WHERE crew = ?", (group,))
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0) -> Membership:
+    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
         """Join a group."""
+        del name  # what an earlier one staged is swept at the next opening
         member = secrets.token_hex(8)
         groups.join(self._writer, self._clock, group, member, tasks, lease_s)
         return groups.EmbeddedMembership(self._writer, self._clock, group, member)

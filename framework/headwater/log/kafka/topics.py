@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from headwater.core.batch import TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import LogInterruptedError
 from headwater.core.names import check_topic
 from headwater.log.interface import TopicInfo
@@ -25,7 +26,15 @@ SETTLE_S = 20.0
 FRESH_S = 2.0
 """How long what is known of topics is good for."""
 
-MADE_WITH = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
+_PAUSE = Event()
+
+MADE_WITH = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "message.timestamp.type": "CreateTime",
+    # A changelog blob, an epochs record or a dead letter may be larger than a broker's default of 1 MB.
+    "max.message.bytes": "16777216",
+}
 
 
 class Topics:
@@ -35,14 +44,14 @@ class Topics:
         """Connect. Raises LogUnavailableError or LogInterruptedError where no broker answers within `first_s`."""
         self._url = url
         self._admin = AdminClient(admin_settings(servers, given))
-        self._known: dict[str, TopicInfo] = {}
-        self._known_s = float("-inf")
+        self._known: dict[str, tuple[TopicInfo, float]] = {}
+        self._limits: dict[str, int] = {}
         try:
-            self.cluster_id = self._admin.list_topics(timeout=first_s).cluster_id
+            self._admin.list_topics(timeout=first_s)
             described = self._admin.describe_cluster(request_timeout=first_s).result(first_s + 1)
-            self.cluster_id = described.cluster_id or self.cluster_id
         except (KafkaException, TimeoutError) as error:
             raise unavailable(url, "the first call", error) from error
+        self.cluster_id = str(described.cluster_id)
 
     def all(self) -> dict[str, TopicInfo]:
         """Return the topics, without the brokers' own."""
@@ -50,23 +59,19 @@ class Topics:
             names = [n for n in self._admin.list_topics(timeout=CALL_S).topics if not n.startswith("__")]
         except KafkaException as error:
             raise unavailable(self._url, "listing topics", error) from error
-        self._known = (
-            {name: info for name in sorted(names) if (info := self._described([name]).get(name))}
-            if len(names) == 1
-            else dict(sorted(self._described(names).items()))
-        )
-        self._known_s = time.monotonic()
-        return dict(self._known)
+        found = dict(sorted(self._described(names).items()))
+        now_s = SYSTEM_CLOCK.monotonic_s()
+        self._known = {name: (info, now_s) for name, info in found.items()}
+        return found
 
     def one(self, name: str) -> TopicInfo | None:
         """Return a topic, or None."""
         known = self._known.get(name)
-        if known is not None and time.monotonic() - self._known_s < FRESH_S:
-            return known
+        if known is not None and SYSTEM_CLOCK.monotonic_s() - known[1] < FRESH_S:
+            return known[0]
         found = self._described([name]).get(name)
         if found is not None:
-            self._known[name] = found
-            self._known_s = time.monotonic()
+            self._known[name] = (found, SYSTEM_CLOCK.monotonic_s())
         else:
             self._known.pop(name, None)
         return found
@@ -93,12 +98,31 @@ class Topics:
 
     def check(self, topic: str, partition: int) -> TopicInfo:
         """Return the topic. Raises UnknownNameError where it or the partition isn't there."""
-        info = self._known.get(topic) or self.one(topic)
+        known = self._known.get(topic)
+        info = self.one(topic) if known is None else known[0]
         if info is None:
             raise unknown_topic(self._url, topic, self.all())
         if not 0 <= partition < info.partitions:
             raise unknown_partition(self._url, topic, partition, info.partitions)
         return info
+
+    def refuse_missing(self, topic: str, partition: int) -> None:
+        """Ask the brokers anew, and raise UnknownNameError where the topic or partition isn't there any more."""
+        self._known.pop(topic, None)
+        self.check(topic, partition)
+
+    def record_bytes_max(self, topic: str) -> int:
+        """Return how large a batch of records the topic takes, as it was when first asked."""
+        found = self._limits.get(topic)
+        if found is None:
+            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+            try:
+                config = self._admin.describe_configs([resource], request_timeout=CALL_S)[resource]
+                found = int(config.result(CALL_S + 1)["max.message.bytes"].value)
+            except (KafkaException, TimeoutError) as error:
+                raise unavailable(self._url, f"asking how topic {topic} is kept", error) from error
+            self._limits[topic] = found
+        return found
 
     def create(self, name: str, partitions: int, config: Mapping[str, str]) -> TopicInfo:
         """Make a topic, or return the one that is there."""
@@ -114,13 +138,13 @@ class Topics:
             inner = kafka_error(error)
             if inner is None or inner.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise unavailable(self._url, f"making the topic {name}", error) from error
-        deadline_s = time.monotonic() + SETTLE_S
-        while time.monotonic() < deadline_s:
+        deadline_s = SYSTEM_CLOCK.monotonic_s() + SETTLE_S
+        while SYSTEM_CLOCK.monotonic_s() < deadline_s:
             found = self.one(name)
             if found is not None and self._has_leaders(name):
                 check_partitions(name, partitions, found.partitions)
                 return found
-            time.sleep(0.02)
+            _PAUSE.wait(0.02)
         raise LogInterruptedError(
             f"{self._url} made the topic {name}, but its partitions have no leaders yet; try again"
         )
@@ -147,11 +171,11 @@ class Topics:
             if inner is None or inner.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise unavailable(self._url, f"deleting the topic {name}", error) from error
         self._known.pop(name, None)
-        deadline_s = time.monotonic() + SETTLE_S
+        deadline_s = SYSTEM_CLOCK.monotonic_s() + SETTLE_S
         while name in self._admin.list_topics(timeout=CALL_S).topics:
-            if time.monotonic() > deadline_s:
+            if SYSTEM_CLOCK.monotonic_s() > deadline_s:
                 raise LogInterruptedError(f"{self._url} still lists {name}, which was deleted; try again")
-            time.sleep(0.02)
+            _PAUSE.wait(0.02)
         self._known.pop(name, None)
 
     def offsets(
@@ -164,7 +188,7 @@ class Topics:
         for tp in asked:
             self.check(*tp)
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        deadline_s = time.monotonic() + CALL_S
+        deadline_s = SYSTEM_CLOCK.monotonic_s() + CALL_S
         while True:
             try:
                 futures = self._admin.list_offsets(
@@ -177,9 +201,22 @@ class Topics:
             except (KafkaException, TimeoutError) as error:
                 inner = kafka_error(error)
                 # A leader that just moved, or a topic that was just made.
-                if inner is None or not inner.retriable() or time.monotonic() > deadline_s:
+                if inner is not None and inner.code() in (
+                    KafkaError.UNKNOWN_TOPIC_OR_PART,
+                    KafkaError._UNKNOWN_TOPIC,
+                    KafkaError._UNKNOWN_PARTITION,
+                ):
+                    for tp in asked:
+                        self.refuse_missing(*tp)
+                if inner is None or not inner.retriable() or SYSTEM_CLOCK.monotonic_s() > deadline_s:
                     raise unavailable(self._url, "asking for offsets", error) from error
-                time.sleep(0.05)
+                _PAUSE.wait(0.05)
+
+    def ends(
+        self, partitions: Iterable[TopicPartition], *, committed: bool = True
+    ) -> dict[TopicPartition, int]:
+        """Return several partitions' ends."""
+        return self.offsets(partitions, OffsetSpec.latest(), committed=committed)
 
     def end(self, topic: str, partition: int, *, committed: bool = True) -> int:
         """Return one partition's end."""

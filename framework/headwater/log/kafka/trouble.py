@@ -24,6 +24,11 @@ _FENCED = frozenset(
         KafkaError.FENCED_MEMBER_EPOCH,
     }
 )
+MOVED_ON = frozenset(
+    {KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH}
+)
+"""The group's generation is another than the commit named: its tasks may still be this member's."""
+
 REFUSED_RECORD = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD}
 )

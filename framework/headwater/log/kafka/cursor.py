@@ -1,0 +1,234 @@
+"""Cursors: reads that are complete, each by a consumer that goes on where the last read of its partition ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager, suppress
+from threading import Condition
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from headwater.core.batch import Batch, TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
+from headwater.core.errors import LogInterruptedError
+from headwater.log.extent import fitting, record_sizes
+from headwater.log.kafka.columns import as_batch
+from headwater.log.kafka.trouble import unavailable
+from headwater.log.refusal import trimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CURSORS_MAX = 8
+WAIT_S = 60.0
+"""How long a read waits for records that must be there: longer than a transaction may stay open by default in workers."""
+
+CONSUME_MAX = 10_000
+_POLL_S = 0.1
+
+
+class Measures(Protocol):
+    """What a cursor asks of topics."""
+
+    def end(self, topic: str, partition: int, *, committed: bool = True) -> int:
+        """Return one past the last offset."""
+        ...
+
+    def start(self, topic: str, partition: int) -> int:
+        """Return the first offset."""
+        ...
+
+    def refuse_missing(self, topic: str, partition: int) -> None:
+        """Raise UnknownNameError where it isn't there any more."""
+        ...
+
+
+class Cursor:
+    """One consumer on one partition at a time."""
+
+    def __init__(self, url: str, settings: Mapping[str, Any], topics: Measures) -> None:
+        """Connect; nothing is assigned."""
+        self._url = url
+        self._consumer = Consumer(dict(settings))
+        self._topics = topics
+        self.tp: TopicPartition | None = None
+        self.position = 0
+        """What the next read of `tp` may ask for without going back."""
+        self._ahead: deque[Message] = deque()
+        self._end_seen: int | None = None
+        """The position at which the consumer said that there is nothing more; it says so once."""
+
+    def read(self, tp: TopicPartition, offset: int, end: int | None, bytes_max: int) -> Batch:
+        """Return records from `offset` on; see Log.read."""
+        if self.tp != tp or self.position != offset:
+            self._go(tp, offset)
+        if not self._ahead:
+            found = self._wait(tp, offset, end)
+            if found is not None:
+                return self._empty(tp, offset, found, end)
+        if end is not None and self._ahead[0].offset() >= end:
+            return self._empty(tp, offset, end, end)
+        # One more than fits by the lightest records: sizes of all that waits would be weighed at each read.
+        count = min(len(self._ahead), bytes_max // 24 + 1)
+        messages = [self._ahead[at] for at in range(count)]
+        if end is not None:
+            messages = [message for message in messages if message.offset() < end]
+        batch = as_batch(*tp, offset, messages[-1].offset() + 1, messages)
+        fits, _ = fitting(record_sizes(batch.keys, batch.values, batch.headers), bytes_max)
+        if fits < len(messages):
+            batch = batch.slice(offset, batch.offsets[fits - 1] + 1)
+        for _ in range(len(batch)):
+            self._ahead.popleft()
+        self.position = batch.next
+        return batch
+
+    def _empty(self, tp: TopicPartition, offset: int, next: int, end: int | None) -> Batch:
+        self.position = max(offset, next if end is None else min(next, end))
+        return Batch.empty(*tp, offset, self.position)
+
+    def _go(self, tp: TopicPartition, offset: int) -> None:
+        self.leave()
+        try:
+            self._consumer.assign([KafkaPartition(*tp, offset)])
+        except KafkaException as error:
+            raise unavailable(self._url, f"reading {tp}@{offset}", error) from error
+        self.tp, self.position = tp, offset
+
+    def leave(self) -> None:
+        """Forget what was read ahead."""
+        self.tp, self._end_seen = None, None
+        self._ahead.clear()
+
+    def _wait(self, tp: TopicPartition, offset: int, end: int | None) -> int | None:
+        """Read ahead; return a position instead where there are no records before it."""
+        if end is not None and offset >= end:
+            return offset
+        clock = SYSTEM_CLOCK
+        deadline_s = clock.monotonic_s() + WAIT_S
+        passed, stop = offset, None
+        if self._end_seen is not None:
+            passed = self._end_seen
+            if passed > offset:
+                return passed
+            stop = self._stop(tp, end)
+            if offset >= stop:
+                return offset
+        while True:
+            message = self._consumer.poll(_POLL_S)
+            error = None if message is None else message.error()
+            if message is not None and error is None:
+                self._end_seen = None
+                self._ahead.append(message)
+                self._read_on()
+                return None
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                passed = self._end_seen = int(message.offset())
+                if passed > offset:
+                    return passed
+                stop = None
+            elif error is not None and message.topic() is not None:
+                return self._explain(tp, offset, error)
+            if self._end_seen is not None:
+                if stop is None or end is None:
+                    stop = self._stop(tp, end)
+                if passed >= stop:
+                    return passed
+            if clock.monotonic_s() > deadline_s:
+                self.leave()
+                raise LogInterruptedError(
+                    f"{self._url} gave nothing of {tp}@{offset} for {WAIT_S:.0f} s, though there is something: is a transaction "
+                    "open there, or a broker down? try again (see `headwater doctor`)"
+                )
+
+    def _read_on(self) -> None:
+        for message in self._consumer.consume(CONSUME_MAX, 0):
+            error = message.error()
+            if error is None:
+                self._ahead.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._end_seen = message.offset()
+
+    def _stop(self, tp: TopicPartition, end: int | None) -> int:
+        """Return where reading has come to the end of what is there: with an `end`, of what is written at all."""
+        if end is None:
+            return self._topics.end(*tp)
+        return min(end, self._topics.end(*tp, committed=False))
+
+    def _explain(self, tp: TopicPartition, offset: int, error: KafkaError) -> int:
+        self.leave()
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            start = self._topics.start(*tp)
+            if offset < start:
+                raise trimmed(*tp, offset, start)
+            return offset  # past the end: nothing is there yet
+        self._topics.refuse_missing(*tp)
+        raise unavailable(self._url, f"reading {tp}@{offset}", KafkaException(error))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()
+
+
+class Cursors:
+    """A few cursors, each lent to one thread at a time."""
+
+    def __init__(self, url: str, settings: Mapping[str, Any], topics: Measures) -> None:
+        """Make none yet."""
+        self._url = url
+        self._settings = settings
+        self._topics = topics
+        self._idle: list[Cursor] = []
+        self._count = 0
+        self._changed = Condition()
+        self._closed = False
+
+    @contextmanager
+    def lend(self, tp: TopicPartition, offset: int) -> Iterator[Cursor]:
+        """Lend the cursor that stands there, else the one that was idle longest."""
+        cursor = self._borrow(tp, offset)
+        try:
+            yield cursor
+        except BaseException:
+            cursor.leave()
+            raise
+        finally:
+            with self._changed:
+                self._idle.append(cursor)
+                self._changed.notify()
+
+    def _borrow(self, tp: TopicPartition, offset: int) -> Cursor:
+        with self._changed:
+            while True:
+                for at, cursor in enumerate(self._idle):
+                    if cursor.tp == tp and cursor.position == offset:
+                        return self._idle.pop(at)
+                for at, cursor in enumerate(self._idle):
+                    if cursor.tp is None or self._count >= CURSORS_MAX:
+                        return self._idle.pop(at)
+                if self._count < CURSORS_MAX:
+                    self._count += 1
+                    break
+                self._changed.wait()
+        try:
+            return Cursor(self._url, self._settings, self._topics)
+        except BaseException:
+            with self._changed:
+                self._count -= 1
+            raise
+
+    def forget(self, topic: str) -> None:
+        """Have no cursor go on in a topic: it was trimmed or deleted."""
+        with self._changed:
+            for cursor in self._idle:
+                if cursor.tp is not None and cursor.tp.topic == topic:
+                    cursor.leave()
+
+    def close(self) -> None:
+        """Disconnect those that are idle. Idempotent."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for cursor in idle:
+            with suppress(KafkaException):
+                cursor.close()
