@@ -23,6 +23,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
 @pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the bootstrap servers of a Kafka broker that this run shares."""
+    from tests.kafka.shared import shared_broker
+
+    return shared_broker(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
 def flights_year() -> Path:
     """Return the folder with the full year's streams (`python -m headwater_apps.flights.fetch DIR`)."""
     folder = os.environ.get("HEADWATER_FLIGHTS_YEAR")

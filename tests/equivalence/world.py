@@ -60,6 +60,10 @@ class World:
     def __post_init__(self) -> None:
         self.app_id = self.make().id
 
+    def owns(self, topic: str) -> bool:
+        """Tell whether a topic is this world's: others may be on the same broker."""
+        return not self.log_url.startswith("kafka://") or self.app_id in topic
+
     @property
     def settings(self) -> Settings:
         """Where everything lies."""
@@ -110,7 +114,7 @@ class World:
         """Archive all that is in the log."""
         log = self.open_log()
         archive = self.open_archive(log)
-        Archiver(log, archive, lambda: sorted(log.topics())).until_idle()
+        Archiver(log, archive, lambda: sorted(filter(self.owns, log.topics()))).until_idle()
         archive.close()
         log.close()
 
@@ -161,7 +165,7 @@ class World:
     def forget(self) -> None:
         """Let go of a log in memory, which would live as long as the process."""
         log = self.open_log()
-        for topic in list(log.topics()):
+        for topic in filter(self.owns, list(log.topics())):
             log.delete_topic(topic)
         log.close()
 

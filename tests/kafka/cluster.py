@@ -114,7 +114,13 @@ class Cluster:
         formats = []
         for index in range(self.brokers):
             self._properties(index)
-            how = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "--initial-controllers", voters] + [
+            how = [
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster_id,
+                "--initial-controllers",
+                voters,
                 "-c",
                 str(self.folder / f"{index}.properties"),
             ]
@@ -151,6 +157,8 @@ class Cluster:
             "group.min.session.timeout.ms": "1000",
             "group.consumer.min.session.timeout.ms": "1000",
             "group.consumer.min.heartbeat.interval.ms": "200",
+            "group.consumer.heartbeat.interval.ms": "300",
+            "group.consumer.session.timeout.ms": "6000",
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             "log.retention.check.interval.ms": "1000",
             "log.cleaner.backoff.ms": "500",
@@ -239,10 +247,20 @@ class Cluster:
                 process.wait()
 
 
+def is_there(pid: int) -> bool:
+    """Tell whether a process lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run a cluster until a signal comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--brokers", type=int, default=1)
+    parser.add_argument("--while", dest="pid", type=int, help="end when this process has ended")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-kafka-") as folder:
         cluster = Cluster(Path(folder), options.brokers)
@@ -250,7 +268,8 @@ def main() -> None:
         try:
             cluster.start()
             print(cluster.bootstrap, flush=True)
-            signal.pause()
+            while options.pid is None or is_there(options.pid):
+                time.sleep(0.5)
         except KeyboardInterrupt:
             pass
         finally:

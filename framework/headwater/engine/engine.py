@@ -140,7 +140,9 @@ class Engine(Service):
             number = partition
             if number is None:
                 number = 0 if key is None else partition_of(key, count)
-            bases = self.log_client.append([Append(topic, number, [stamp], [key], [value], [headers])])
+            bases = self.log_client.append(
+                [Append(topic, number, [stamp], [key], [value], [headers])], atomic=False
+            )
             return RecordMetadata(topic, number, next(iter(bases.values())), stamp)
 
         return await asyncio.to_thread(append)

@@ -10,7 +10,14 @@ import pyarrow.compute as pc
 
 from headwater.core.batch import Append, TopicPartition
 from headwater.core.header import (
-    DEAD, MARK, ORIGIN, Origin, behind_of, decode_origin, encode_origin, encode_varints,
+    DEAD,
+    MARK,
+    ORIGIN,
+    Origin,
+    behind_of,
+    decode_origin,
+    encode_origin,
+    encode_varints,
 )
 from headwater.core.partitioner import partition_of
 from headwater.table.changelog import encode_changes

@@ -115,10 +115,8 @@ class Positions:
         self.log.create_topic(self.tasks, tasks)
 
     def hint(self) -> int:
-        """Return what a commit notes for its tasks: where the epochs topic ended, or an earlier offset known to exist."""
-        if self._hint < 0:
-            self._hint = self.log.end_offset(self.epochs, 0)
-        return self._hint
+        """Return what a commit notes for its tasks: an offset past each one's last record, and not past the topic's end."""
+        return self.log.end_offset(self.epochs, 0) if self._hint < 0 else self._hint
 
     def committed(self, placed: Placed) -> None:
         """Note where a commit's epochs records end: the next hint, without asking the log each time."""
@@ -141,6 +139,8 @@ class Positions:
         positions = self.log.positions(self.group)
         # Asked for after the positions: a commit that moved them lies before it, seen by readers or not yet.
         end = self.log.end_offset(self.epochs, 0, uncommitted=True)
+        # Tasks that are taken now may have records of other workers up to here.
+        self._hint = max(self._hint, end)
         hints = {t: positions[tp] for t in asked if (tp := TopicPartition(self.tasks, t)) in positions}
         states = self._hinted(hints, end)
         if len(hints) < len(asked):

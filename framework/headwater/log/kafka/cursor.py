@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from headwater.core.batch import Batch, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import LogInterruptedError
-from headwater.log.extent import fitting, record_sizes
+from headwater.log.extent import RECORD_BYTES, fitting, record_sizes
 from headwater.log.kafka.columns import as_batch
 from headwater.log.kafka.trouble import unavailable
 from headwater.log.refusal import trimmed
@@ -26,6 +26,8 @@ WAIT_S = 60.0
 """How long a read waits for records that must be there: longer than a transaction may stay open by default in workers."""
 
 CONSUME_MAX = 10_000
+SILENT_S = 0.01
+SILENT_MAX = 5
 _POLL_S = 0.1
 
 
@@ -57,28 +59,36 @@ class Cursor:
         self.position = 0
         """What the next read of `tp` may ask for without going back."""
         self._ahead: deque[Message] = deque()
+        self._ahead_bytes = 0
+        self._least = 0
         self._end_seen: int | None = None
         """The position at which the consumer said that there is nothing more; it says so once."""
 
-    def read(self, tp: TopicPartition, offset: int, end: int | None, bytes_max: int) -> Batch:
-        """Return records from `offset` on; see Log.read."""
+    def read(
+        self, tp: TopicPartition, offset: int, end: int | None, bytes_max: int, *, least: int = 0
+    ) -> Batch:
+        """Return records from `offset` on; see Log.read. What lies before `least` is there, seen by readers yet or not."""
+        self._least = least
         if self.tp != tp or self.position != offset:
             self._go(tp, offset)
         if not self._ahead:
             found = self._wait(tp, offset, end)
             if found is not None:
                 return self._empty(tp, offset, found, end)
+            self._ahead_bytes = 0
+            self._fill(end, bytes_max)
         if end is not None and self._ahead[0].offset() >= end:
             return self._empty(tp, offset, end, end)
         # One more than fits by the lightest records: sizes of all that waits would be weighed at each read.
-        count = min(len(self._ahead), bytes_max // 24 + 1)
+        count = min(len(self._ahead), bytes_max // RECORD_BYTES + 1)
         messages = [self._ahead[at] for at in range(count)]
         if end is not None:
             messages = [message for message in messages if message.offset() < end]
         batch = as_batch(*tp, offset, messages[-1].offset() + 1, messages)
-        fits, _ = fitting(record_sizes(batch.keys, batch.values, batch.headers), bytes_max)
+        fits, weight = fitting(record_sizes(batch.keys, batch.values, batch.headers), bytes_max)
         if fits < len(messages):
             batch = batch.slice(offset, batch.offsets[fits - 1] + 1)
+            batch.nbytes = weight
         for _ in range(len(batch)):
             self._ahead.popleft()
         self.position = batch.next
@@ -121,7 +131,6 @@ class Cursor:
             if message is not None and error is None:
                 self._end_seen = None
                 self._ahead.append(message)
-                self._read_on()
                 return None
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 passed = self._end_seen = int(message.offset())
@@ -142,18 +151,34 @@ class Cursor:
                     "open there, or a broker down? try again (see `headwater doctor`)"
                 )
 
-    def _read_on(self) -> None:
-        for message in self._consumer.consume(CONSUME_MAX, 0):
-            error = message.error()
-            if error is None:
-                self._ahead.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._end_seen = message.offset()
+    def _fill(self, end: int | None, bytes_max: int) -> None:
+        """Read on until there is enough, or the end is seen, or nothing comes for a moment."""
+        for message in self._ahead:
+            self._ahead_bytes += _weight(message)
+        silent = 0
+        while (
+            self._ahead_bytes < bytes_max
+            and self._end_seen is None
+            and silent < SILENT_MAX
+            and (end is None or self._ahead[-1].offset() + 1 < end)
+        ):
+            first = self._consumer.poll(SILENT_S)
+            if first is None:
+                silent += 1
+                continue
+            silent = 0
+            for message in (first, *self._consumer.consume(CONSUME_MAX, 0)):
+                error = message.error()
+                if error is None:
+                    self._ahead.append(message)
+                    self._ahead_bytes += _weight(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._end_seen = int(message.offset())
 
     def _stop(self, tp: TopicPartition, end: int | None) -> int:
         """Return where reading has come to the end of what is there: with an `end`, of what is written at all."""
         if end is None:
-            return self._topics.end(*tp)
+            return max(self._least, self._topics.end(*tp))
         return min(end, self._topics.end(*tp, committed=False))
 
     def _explain(self, tp: TopicPartition, offset: int, error: KafkaError) -> int:
@@ -169,6 +194,10 @@ class Cursor:
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()
+
+
+def _weight(message: Message) -> int:
+    return RECORD_BYTES + len(message.key() or b"") + len(message.value() or b"")
 
 
 class Cursors:

@@ -94,6 +94,8 @@ class KafkaLog(Log):
         self._together: Sender | None = None
         self._sending = Lock()
         self._heard = 0
+        # Where this object's members' commits end: decided, though their markers may still be on the way.
+        self._written: dict[TopicPartition, int] = {}
         self._closed = False
 
     # Topics
@@ -183,7 +185,7 @@ class KafkaLog(Log):
         self._check_place(topic, partition)
         tp = TopicPartition(topic, partition)
         with self._cursors.lend(tp, offset) as cursor:
-            return cursor.read(tp, offset, end, bytes_max)
+            return cursor.read(tp, offset, end, bytes_max, least=self._written.get(tp, 0))
 
     def tail(self, topic: str, partition: int, position: int) -> Tail:
         """Return a tail of what this object's fetchers read ahead."""
@@ -228,7 +230,7 @@ class KafkaLog(Log):
         if count:
             with self._sending:
                 self._check_open()
-                placed = self._append_together(filled) if atomic and count > 1 else self._append_each(filled)
+                placed = self._append_together(filled) if atomic else self._append_each(filled)
         for append in appends:
             tp = TopicPartition(append.topic, append.partition)
             if tp not in placed:
@@ -296,6 +298,7 @@ class KafkaLog(Log):
             transaction.divert,
         )
         point("log.after_commit")
+        self._written.update(placed.ends)
         self._heard += 1
         return placed
 

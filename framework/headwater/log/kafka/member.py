@@ -51,6 +51,7 @@ class KafkaMembership(Membership):
         self._consumer = Consumer(dict(settings))
         self._changed = Condition()
         self._owned: set[int] = set()
+        self._announced: set[int] = set()
         self._revoking: set[int] = set()
         self._generation = 0
         self._is_lost = False
@@ -86,14 +87,15 @@ class KafkaMembership(Membership):
         with self._changed:
             self._check()
             members = 1 if self._generation else 0
+            self._announced = set(self._owned)
             return Assignment(frozenset(self._owned), frozenset(self._revoking), self._generation, members)
 
     def release(self, tasks: Collection[int]) -> None:
         """Let the rebalance that waits for these go on; tasks that nobody asks for come back at the next assignment."""
         with self._changed:
             self._check()
-            self._owned.difference_update(tasks)
-            self._revoking.difference_update(tasks)
+            for known in (self._owned, self._announced, self._revoking):
+                known.difference_update(tasks)
             self._changed.notify_all()
 
     def leave(self) -> None:
@@ -103,6 +105,7 @@ class KafkaMembership(Membership):
                 return
             self._is_leaving = True
             self._owned.clear()
+            self._announced.clear()
             self._changed.notify_all()
         self._thread.join()
         with suppress(KafkaException, RuntimeError):
@@ -117,7 +120,7 @@ class KafkaMembership(Membership):
         """Raise FencedError unless all these tasks are owned, and were not lost meanwhile."""
         with self._changed:
             self._check()
-            check_owned(self.group, self.member, self._owned, tasks)
+            check_owned(self.group, self.member, self._announced, tasks)
 
     def metadata(self, tasks: Collection[int]) -> Any:
         """Return the group's metadata for a commit on behalf of tasks. Raises FencedError."""
@@ -129,7 +132,7 @@ class KafkaMembership(Membership):
             # An empty member id would pass the broker unfenced.
             if not member or member != self.member:
                 raise fenced(self.group, self.member or "(none)")
-            check_owned(self.group, member, self._owned, tasks)
+            check_owned(self.group, member, self._announced, tasks)
         return found
 
     def _check(self) -> None:
@@ -192,6 +195,7 @@ class KafkaMembership(Membership):
                     break
                 self._changed.wait(left_s)
             self._owned -= asked
+            self._announced -= asked
             self._revoking = set()
             self._generation += 1
 
@@ -199,8 +203,8 @@ class KafkaMembership(Membership):
         del consumer, partitions
         with self._changed:
             self._is_lost = True
-            self._owned.clear()
-            self._revoking.clear()
+            for known in (self._owned, self._announced, self._revoking):
+                known.clear()
             self._changed.notify_all()
         self._tell()
 
