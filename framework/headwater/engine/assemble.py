@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
 from headwater.core.event_time import EventTime
-from headwater.engine.history import read_topic
 from headwater.core.values import codec_for
+from headwater.engine.history import read_topic
 from headwater.engine.inputs import Input
 from headwater.engine.instance import start_agent, start_sender
 from headwater.engine.loops import Loops
