@@ -384,13 +384,15 @@ class Session:
             self._open_epoch()
 
     async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
-        """Wait for new records; where a task holds records for inputs that lag, no longer than they are waited for."""
+        """Wait for new records, and no longer than a task waits for inputs that lag, or lets a silent one hold its watermark."""
         align_s = self.plan.align_s if task.merge.waiting() else 0.0
-        if not align_s:
+        idle_s = task.time.idle_in_s()
+        waits = [s for s in (align_s / 4, idle_s) if s]
+        if not waits:
             await news.wait()
             return
         try:
-            await asyncio.wait_for(news.wait(), align_s / 4)
+            await asyncio.wait_for(news.wait(), min(waits))
         except TimeoutError:
             return
 

@@ -155,12 +155,13 @@ class TaskTime:
         self.begun.add(at)
         self.ignored.discard(at)
 
-    def _least(self, reached: Sequence[int], ignored: set[int], *, none: int = NEVER) -> int:
+    def _least(self, reached: Sequence[int], ignored: set[int], *, none: int | None = None) -> int:
+        """Return the least of what counts; where nothing does, the greatest of all: what is silent holds nobody back."""
         looped = self.looped
-        return min(
-            (value for at, value in enumerate(reached) if at not in ignored and at not in looped),
-            default=none,
-        )
+        counted = [value for at, value in enumerate(reached) if at not in ignored and at not in looped]
+        if counted:
+            return min(counted)
+        return max(reached, default=NEVER) if none is None else none
 
     def _settled(self, first_rows: Mapping[int, int]) -> tuple[list[int], set[int]]:
         """Return what channels count for, and which don't count, given what marks before first rows of a group said."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import headwater as hw
+from headwater.engine.replay import prepare_replay
+from headwater.engine.run import RunOptions
 from headwater.merge.channel import NEVER
 from headwater.merge.merge import Merge
-from tests.unit.engine.runs import Place, killed_at
+from tests.unit.engine.runs import Place, at_work, killed_at, until
 
 JUMP_MS = 86_400_000
 
@@ -165,3 +168,41 @@ def test_marks_come_again_after_a_crash(
     place.run(declare, partitions=2)
     assert sorted(n for n, _ in place.values("seen")) == [0, 1, 2, 10, 11, 12]
     assert [place.states(4)[number].watermark for number in range(2, 4)] == [1700, 1700]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_silent_input_is_left_out_after_idle_after_and_a_replay_in_live_order_knows(
+    tmp_path: Path, grouped: bool
+) -> None:
+    """Decided by the wall clock, live only, and written into the cuts: in time order it never was."""
+    place = Place(tmp_path)
+    declare = _watching("a", "b", idle_after=0.15, grouped=grouped)
+    place.append("a", _records(3), times=[1000, 2000, 3000])
+    place.append("b", _records(2, 10), times=[1000, 1500])
+    number = 1 if grouped else 0
+
+    def watermark(generation: str = "live") -> int | None:
+        state = place.states(2, generation=generation).get(number)
+        return None if state is None else state.watermark
+
+    async def live() -> None:
+        async with at_work(place, place.app(declare, epoch_s=0.01)):
+            await until(lambda: watermark() == 3000)
+            place.append("a", _records(1, 3), times=[4000])
+            await until(lambda: watermark() == 4000)
+            # It is back, behind the others: the task's watermark stays where it is.
+            place.append("b", _records(1, 12), times=[1600])
+            await until(lambda: len(place.values("seen")) == 7)
+
+    asyncio.run(live())
+    assert place.values("seen")[-2:] == [[3, 3000 if grouped else 4000], [12, 4000]]
+    place.archive_all()
+    for order in ("live", "time"):
+        app = place.app(declare)
+        made = prepare_replay(
+            app, place.log, place.archive, time_from=-(1 << 63), name=f"by-{order}", order=order
+        )
+        place.run_app(app, RunOptions(generation=made.name))
+        seen = place.values(f"app.by-{order}.out.seen")
+        assert (seen == place.values("seen")) == (order == "live")
+        assert watermark(made.name) == (4000 if order == "live" else 1600)

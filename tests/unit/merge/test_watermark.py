@@ -28,7 +28,7 @@ def event_times(draw: st.DrawFn) -> list[int]:
     return times
 
 
-def _naive(times: list[int]) -> tuple[list[int], list[int]]:
+def naive(times: list[int]) -> tuple[list[int], list[int]]:
     """Return own watermark before, and what the partition counts for after, each record, as the docs tell it."""
     own, reached = [], []
     clock, said = None, 0
@@ -72,7 +72,7 @@ def test_own_watermarks_do_not_hang_on_batches(times: list[int], sizes: list[int
         size = sizes[turn % len(sizes)]
         channel.add_batch(_batch(times, at, min(at + size, len(times)), arrow=arrow))
         at, turn = at + size, turn + 1
-    assert _columns(channel) == _naive(times)
+    assert _columns(channel) == naive(times)
 
 
 @settings(max_examples=300)
@@ -98,7 +98,7 @@ def test_a_clock_begun_again_gives_the_rest_the_same_watermarks(
     again.watermark.restore(clock, first.watermark.first, first.watermark.believed_from, at)
     if at < len(times):
         again.add_batch(_batch(times, at, len(times), arrow=arrow))
-    naive_own, naive_reached = _naive(times)
+    naive_own, naive_reached = naive(times)
     assert _columns(again) == (naive_own[at:], naive_reached[at:])
     assert again.watermark.own() == first.watermark.own()
 
