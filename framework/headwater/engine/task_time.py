@@ -40,11 +40,16 @@ class TaskTime:
         """Begin before all records.
 
         `idles`: a wall clock may decide (a live run, not a replay). `looped`: topics whose records come from this very
-        task, so that to wait for them would be to wait for itself.
+        task, so that to wait for them would be to wait for itself. What each task reads whole (a global table) is looked up
+        and not waited for either.
         """
         self.inputs = inputs
         self.channels: list[Channel] = [channel for an_input in inputs for channel in an_input.channels]
-        self.looped = {at for at, c in enumerate(self.channels) if inputs[c.input].tp.topic in looped}
+        self.looped = {
+            at
+            for at, channel in enumerate(self.channels)
+            if inputs[channel.input].broadcast or inputs[channel.input].tp.topic in looped
+        }
         self.is_kept = is_kept
         self.idles = idles
         self.watermark = NEVER
@@ -120,7 +125,7 @@ class TaskTime:
         if isinstance(group.channels, int):
             at = group.channels
             self._begin(at)
-            if self.channels[at].sender is not None:
+            if self.channels[at].sender is not None or at in self.looped:
                 return [self.watermark] * count
             others = self._least(self.reached, self.ignored | {at}, none=END_OF_TIME)
             before, column = self.watermark, piece.reached
@@ -134,7 +139,7 @@ class TaskTime:
     def _mixed(self, column: Sequence[int], channels: Sequence[int]) -> list[int]:
         out = []
         reached, watermark = self.reached, self.watermark
-        is_source = [channel.sender is None for channel in self.channels]
+        is_source = [c.sender is None and at not in self.looped for at, c in enumerate(self.channels)]
         least = self._least(reached, self.ignored)
         for at, here in zip(channels, column, strict=True):
             if at in self.ignored or at not in self.begun:
@@ -157,11 +162,11 @@ class TaskTime:
 
     def _least(self, reached: Sequence[int], ignored: set[int], *, none: int | None = None) -> int:
         """Return the least of what counts; where nothing does, the greatest of all: what is silent holds nobody back."""
-        looped = self.looped
-        counted = [value for at, value in enumerate(reached) if at not in ignored and at not in looped]
+        waited = [(at, value) for at, value in enumerate(reached) if at not in self.looped]
+        counted = [value for at, value in waited if at not in ignored]
         if counted:
             return min(counted)
-        return max(reached, default=NEVER) if none is None else none
+        return max((value for _, value in waited), default=NEVER) if none is None else none
 
     def _settled(self, first_rows: Mapping[int, int]) -> tuple[list[int], set[int]]:
         """Return what channels count for, and which don't count, given what marks before first rows of a group said."""
