@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from faust.sensors import Monitor, Sensor
     from mode import Service
 
+    from headwater.app import agg, windows
     from headwater.app.agent import Agent
     from headwater.app.app import App
     from headwater.app.event import Event
@@ -53,7 +54,9 @@ __all__ = [
     "Topic",
     "TopologyError",
     "ValueRefusedError",
+    "agg",
     "sink",
+    "windows",
 ]
 
 _HOMES = {
@@ -68,6 +71,9 @@ _HOMES = {
     "sink": "app.sink",
 }
 
+_NAMESPACES = ("agg", "windows")
+"""Modules of `headwater.app` that are given out as they are: `headwater.agg.count()`."""
+
 _FAUSTS = {"Monitor": "faust.sensors", "Sensor": "faust.sensors", "Service": "mode"}
 """Names that are faust's own, as they are."""
 
@@ -78,6 +84,8 @@ def __getattr__(name: str) -> Any:
 
         refuse_name(name)
         raise AttributeError(f"module 'headwater' has no attribute {name!r}")
+    if name in _NAMESPACES:
+        return import_module(f"headwater.app.{name}")
     value = getattr(import_module(_FAUSTS.get(name) or f"headwater.{_HOMES.get(name, 'core.errors')}"), name)
     if name == "App":
         # The app package knows neither the engine nor the command line: both are handed over here.

@@ -14,11 +14,14 @@ from faust.app.base import App as FaustApp
 from faust.utils import venusian
 
 from headwater.app import agent as agents
+from headwater.app import derive
 from headwater.app.agent import Agent
 from headwater.app.boot import BootStrategy
 from headwater.app.declared import Declared, Tables
 from headwater.app.derived import BEGIN as DERIVED
 from headwater.app.derived import DerivedTopic
+from headwater.app.global_table import GlobalTable as DeclaredGlobalTable
+from headwater.app.joins import TableGroup, join_tables
 from headwater.app.options import DEFAULTS, OWN, AppOptions, faust_environment, read_options
 from headwater.app.refused import RefusedSignal, refuse_members
 from headwater.app.set_table import SetTable as DeclaredSetTable
@@ -28,11 +31,15 @@ from headwater.app.table import check_table_options
 from headwater.app.topic import Topic
 from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.names import check_part
+from headwater.core.place import users_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
+    from headwater.app.derived_table import DerivedTable
+    from headwater.app.facts import Facts
     from headwater.app.owner import TableReader
+    from headwater.stream.plan import StreamPlan
 
 
 class App(FaustApp):
@@ -188,6 +195,39 @@ class App(FaustApp):
         table = DeclaredSetTable(self, name=name, number=len(self.declared.tables), **_kept(options))
         self.declared.add_table(table)
         return table
+
+    def GlobalTable(  # type: ignore[override]
+        self, name: str, *, source: Any = None, **options: Any
+    ) -> DeclaredGlobalTable:
+        """Declare a table that every task has whole, made of a topic (or a stream of one): it is joined by any key."""
+        if isinstance(source, (str, Topic)):
+            source = self.stream(source)
+        if not isinstance(source, Stream):
+            raise MisuseError(
+                f"GlobalTable({name!r}) at {users_line()} is made of a topic: source=app.topic(…); found {source!r}"
+            )
+        found: DeclaredGlobalTable = derive.table(source, name, options, DeclaredGlobalTable)
+        return found
+
+    def add_derived_table(
+        self, cls: type[DerivedTable], name: str, options: dict[str, Any], **fixed: Any
+    ) -> DerivedTable:
+        """Add a table that an operator fills."""
+        table = cls(self, name=name, number=len(self.declared.tables), **{**_kept(options), **fixed})
+        self.declared.add_table(table)
+        return table
+
+    def stream_of(self, plan: StreamPlan, facts: Facts) -> Stream:
+        """Return an unbound stream of a plan."""
+        return Stream(self, plan, facts)
+
+    def table_group(self, table: DeclaredTable, key: Any, key_type: Any = None) -> TableGroup:
+        """Return a table's rows grouped by a key."""
+        return TableGroup(table, key, key_type)
+
+    def join_tables(self, left: DeclaredTable, right: Any, options: dict[str, Any]) -> DerivedTable:
+        """Return the table of two tables joined."""
+        return join_tables(left, right, options)
 
     @property
     def tables(self) -> Tables:  # type: ignore[override]
@@ -351,7 +391,6 @@ _CLIENT = "nothing: topic.send works without a running app"
 refuse_members(
     App,
     methods={
-        "GlobalTable": _GLOBAL,
         "SetGlobalTable": _GLOBAL,
         "channel": "app.topic(name): what agents read must be in the log, or it could not be replayed",
         "table_route": _ROUTE,

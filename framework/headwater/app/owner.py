@@ -68,6 +68,33 @@ class AppLike(Protocol):
         """Return the topic of a name: the declared one, else an undeclared one for sending."""
         ...
 
+    def stream_of(self, plan: Any, facts: Any) -> Any:
+        """Return an unbound stream of a plan."""
+        ...
+
     def hold(self, coroutine: Any) -> Any:
         """Run a coroutine as an asyncio task that the app awaits before it stops."""
+        ...
+
+
+class StreamLike(Protocol):
+    """What declarations ask of a stream they go on from."""
+
+    plan: Any
+
+    @property
+    def _app(self) -> Any: ...
+
+    @property
+    def facts(self) -> Any:
+        """What is known of its values and keys."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What it reads, for people."""
+        ...
+
+    def group_by(self, key: Any) -> Any:
+        """Return the stream with another key."""
         ...

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import inspect
 from bisect import bisect_left
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from faust.streams import Stream as FaustStream
 from mode import Service
 
+from headwater.app import derive, joins
 from headwater.app.event import Event, event_in_hand
+from headwater.app.facts import Facts, facts_of_topic, has_field, type_of
 from headwater.app.refused import refuse_members
 from headwater.core.errors import AgentStoppedError, MisuseError, TopologyError
 from headwater.core.keys import decode_key
-from headwater.stream.plan import GroupBy, Step, StreamPlan, key_selector
+from headwater.core.place import users_line
+from headwater.stream.plan import RECORD_KEY, GroupBy, Step, StreamPlan, key_selector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from random import Random
 
+    from headwater.app.derive import WindowedStream
     from headwater.app.owner import AppLike
     from headwater.stream.feed import Feed
     from headwater.stream.frame import Frame
@@ -44,11 +49,12 @@ class StreamRecorded(BaseException):
 class Stream(FaustStream):  # type: ignore[type-arg]
     """A stream of an app: unbound, recording or bound (see the module)."""
 
-    def __init__(self, app: AppLike, plan: StreamPlan) -> None:
-        """Make an unbound stream. (Faust's own __init__ would make queues.)"""
+    def __init__(self, app: AppLike, plan: StreamPlan, facts: Facts | None = None) -> None:
+        """Make an unbound stream; `facts` where more is known than its topics say. (Faust's own __init__ would make queues.)"""
         Service.__init__(self)
         self.app = app  # type: ignore[assignment]
         self.plan = plan
+        self._facts = facts
         self._recording = False
         self._feed: Feed | None = None
         self._frame: Frame | None = None
@@ -102,6 +108,14 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         """
         return self._with(Step("filter", _function(fun, "filter")))
 
+    def map(self, fun: Callable[[Any], Any], *, value_type: Any = None) -> Stream:
+        """Replace each value by what the function (plain or async) returns; `value_type` says what that is."""
+        return self._with(Step("map", _function(fun, "map"), retypes=True), value_type)
+
+    def flat_map(self, fun: Callable[[Any], Any], *, value_type: Any = None) -> Stream:
+        """Replace each value by each of what the function (plain or async) returns, under the same key and event time."""
+        return self._with(Step("flat_map", _function(fun, "flat_map"), retypes=True), value_type)
+
     def add_processor(self, processor: Callable[[Any], Any]) -> None:
         """Replace each value by what the function (plain or async) returns; changes this stream, as in faust."""
         step = Step("map", _function(processor, "add_processor"))
@@ -112,13 +126,18 @@ class Stream(FaustStream):  # type: ignore[type-arg]
 
     def group_by(
         self,
-        key: Any,
+        key: Any = RECORD_KEY,
         *,
         name: str | None = None,
         topic: Any = None,
         partitions: int | None = None,
+        key_type: Any = None,
     ) -> Stream:
-        """Send the records to their new key's home first: a field's name, a field, or a function of the value."""
+        """Send the records to their new key's home first: a field's name, a field, a function of the value, or a tuple.
+
+        Without a key the record's own is taken. Nothing is sent where the record's key is that key already. `key_type`: how
+        the key is shown in results.
+        """
         if topic is not None:
             raise MisuseError(
                 "group_by(topic=…) is not there: repartition topics are named by the engine; use name= to fix the name, "
@@ -126,26 +145,60 @@ class Stream(FaustStream):  # type: ignore[type-arg]
             )
         if partitions is not None and (not isinstance(partitions, int) or partitions < 1):
             raise MisuseError(f"group_by(partitions=…) takes a whole number from 1; found {partitions!r}")
+        selected = key if key is RECORD_KEY else key_selector(key)
+        stays = partitions is None and (selected is RECORD_KEY or selected == self.facts.key)
+        if self._feed is not None and (stays or not self._upstream):
+            if stays:
+                return self
+            raise TopologyError(
+                "this group_by was not there when the agent's body was run at start; call it before the first "
+                "iteration, always, and once"
+            )
         if self._feed is not None:
-            if not self._upstream:
-                raise TopologyError(
-                    "this group_by was not there when the agent's body was run at start; call it before the first "
-                    "iteration, always, and once"
-                )
             self._upstream = False
             return self
-        selected = key_selector(key)
         if inspect.iscoroutinefunction(selected):
             raise TopologyError(
                 "group_by takes a plain function: the key of a record may hang on nothing but its value"
             )
-        grouped = self.plan.grouped(GroupBy(selected, _step_name(name), partitions))
+        facts = self._grouped(selected, key_type)
+        if stays:
+            return self if self._recording else type(self)(self._app, self.plan, facts)
+        group_by = GroupBy(selected, _step_name(name), partitions)
         if self._recording:
-            self.plan = grouped
+            self.plan = self.plan.grouped(group_by)
             return self
-        return type(self)(self._app, grouped)
+        stream = self if self.plan.group_by is None else derive.relayed(self)
+        return type(self)(self._app, stream.plan.grouped(group_by), facts)
 
-    def _with(self, step: Step) -> Stream:
+    def _grouped(self, selected: Any, key_type: Any) -> Facts:
+        facts = self.facts
+        if selected is RECORD_KEY:
+            return facts if key_type is None else replace(facts, key_type=key_type)
+        if not has_field(selected, facts.value_type):
+            raise TopologyError(
+                f"group_by at {users_line()} takes the key from {selected!r}, and {facts.value_type.__name__} has no such field"
+            )
+        return Facts(facts.value_type, key_type or type_of(selected, facts.value_type), selected)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the stream's values and keys."""
+        if self._facts is None:
+            facts = facts_of_topic(self._app.topic_named(self.plan.topics[0]))
+            if any(step.kind != "filter" for step in (*self.plan.before, *self.plan.after)):
+                facts = Facts(None, facts.key_type)
+            if self.plan.group_by is not None:
+                key = self.plan.group_by.key
+                facts = (
+                    facts
+                    if key is RECORD_KEY
+                    else Facts(facts.value_type, type_of(key, facts.value_type), key)
+                )
+            self._facts = facts
+        return self._facts
+
+    def _with(self, step: Step, value_type: Any = None) -> Stream:
         if self._feed is not None:
             if not self._upstream:
                 self._steps.append(step)
@@ -153,7 +206,64 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         if self._recording:
             self.plan = self.plan.then(step)
             return self
-        return type(self)(self._app, self.plan.then(step))
+        facts = self._facts
+        if step.retypes:
+            facts = Facts(value_type, self.facts.key_type)
+        return type(self)(self._app, self.plan.then(step), facts)
+
+    # -- operators with a node of their own: declared outside agents, run between them
+
+    def dedupe(
+        self, key: Any = None, within: float | timedelta | None = None, *, name: str | None = None
+    ) -> Stream:
+        """Keep the first record of each key; with `within` also those that come longer after the last one kept."""
+        found: Stream = derive.dedupe(self._declaring("dedupe"), key, within, name)
+        return found
+
+    def aggregate(self, *, name: str, **options: Any) -> Any:
+        """Keep aggregates by key as a table named `name`: `total=hw.agg.sum("price")`. See docs/guide/windows.md."""
+        return derive.aggregate(self._declaring("aggregate"), None, 0, name, options)
+
+    def window(self, window: Any, *, grace: float | timedelta = 0) -> WindowedStream:
+        """Aggregate in windows: `.window(hw.windows.Tumbling(60)).aggregate(…)`."""
+        return derive.WindowedStream(self._declaring("window"), window, grace)
+
+    def top(self, n: int, *, by: Any, **options: Any) -> Any:
+        """Keep the n records of each key with the greatest `by` as a table. See docs/guide/windows.md."""
+        return derive.top(self._declaring("top"), None, 0, n, by, options)
+
+    def join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with a stream or a table: on=, within=, how=, select=, as_of=… See docs/guide/joins.md."""
+        return joins.join(self._declaring("join"), other, options)
+
+    def inner_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="inner"."""
+        return self.join(other, how="inner", **options)
+
+    def left_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="left"."""
+        return self.join(other, how="left", **options)
+
+    def outer_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="outer"."""
+        return self.join(other, how="outer", **options)
+
+    def to(self, topic: Any, key: Any = None) -> Stream:
+        """Send each value to a topic, under its key or the given one (field, function, tuple); return this stream."""
+        derive.to(self._declaring("to"), topic, key)
+        return self
+
+    def table(self, name: str, **options: Any) -> Any:
+        """Keep the latest value of each key as a table; a null value deletes. Options are those of app.Table."""
+        return derive.table(self._declaring("table"), name, options)
+
+    def _declaring(self, operator: str) -> Stream:
+        if self._feed is not None or self._recording:
+            raise TopologyError(
+                f"{operator} at {users_line()} is called in an agent's body; declare it outside and hand its result to the agent: "
+                f"@app.agent(topic.stream().{operator}(…))"
+            )
+        return self
 
     # -- iteration
 
@@ -226,8 +336,8 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         return None if self._frame is None else event_in_hand(self._app, self._frame)
 
     async def _stepped(self, values: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        steps = [(step.kind == "filter", step.function) for step in self._steps]
-        if len(steps) == 1 and steps[0][0] and not inspect.iscoroutinefunction(steps[0][1]):
+        steps = [(step.kind, step.function) for step in self._steps]
+        if len(steps) == 1 and steps[0][0] == "filter" and not inspect.iscoroutinefunction(steps[0][1]):
             keep = steps[0][1]
             async for value in values:
                 kept = keep(value)
@@ -235,15 +345,13 @@ class Stream(FaustStream):  # type: ignore[type-arg]
                     yield value
             return
         async for value in values:
-            kept, value = await _apply(steps, value)
-            if kept:
-                yield value
+            for found in await _apply(steps, value):
+                yield found
 
     async def _stepped_lists(self, lists: AsyncIterator[list[Any]]) -> AsyncIterator[list[Any]]:
-        steps = [(step.kind == "filter", step.function) for step in self._steps]
+        steps = [(step.kind, step.function) for step in self._steps]
         async for values in lists:
-            done = [await _apply(steps, value) for value in values]
-            kept = [value for keep, value in done if keep]
+            kept = [found for value in values for found in await _apply(steps, value)]
             if kept:
                 yield kept
 
@@ -330,16 +438,23 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         return self.label
 
 
-async def _apply(steps: list[tuple[bool, Callable[[Any], Any]]], value: Any) -> tuple[bool, Any]:
-    for is_filter, function in steps:
-        result = function(value)
-        if inspect.isawaitable(result):
-            result = await result
-        if not is_filter:
-            value = result
-        elif not result:
-            return False, value
-    return True, value
+async def _apply(steps: Sequence[tuple[str, Callable[[Any], Any]]], value: Any) -> list[Any]:
+    """Return what becomes of a value: nothing, one, or several."""
+    values = [value]
+    for kind, function in steps:
+        found: list[Any] = []
+        for one in values:
+            result = function(one)
+            if inspect.isawaitable(result):
+                result = await result
+            if kind == "map":
+                found.append(result)
+            elif kind == "flat_map":
+                found += result
+            elif result:
+                found.append(one)
+        values = found
+    return values
 
 
 def _function(fun: Any, where: str) -> Callable[[Any], Any]:
@@ -366,7 +481,7 @@ def _milliseconds(within: float | timedelta | None) -> int | None:
 
 
 _EPOCH = "nothing: positions, outputs and tables are committed together with the epoch"
-_JOIN = "a table that one agent fills and another reads, both keyed alike; joins come later"
+_JOIN = "stream.join(other, on=…, within=…): the engine keeps what a join needs"
 _TASKS = "nothing: tasks own partitions"
 _LINK = "the plan: stream.plan says what is read and which operators follow"
 
@@ -380,10 +495,6 @@ refuse_members(
         "noack_take": "stream.take(n, within=…)",
         "take_events": "stream.events(), or stream.take(n, within=…) with what is needed in the value",
         "take_with_timestamp": "stream.take(n, within=…) and stream.now(), or stream.events()",
-        "join": _JOIN,
-        "left_join": _JOIN,
-        "inner_join": _JOIN,
-        "outer_join": _JOIN,
         "combine": "one agent on several topics: app.topic('a', 'b')",
         "__and__": "one agent on several topics: app.topic('a', 'b')",
         "contribute_to_stream": _JOIN,

@@ -6,7 +6,6 @@ here to the part's dictionaries at once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,12 +13,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from faust.tables.table import Table as FaustTable
 from mode import Service
 
+from headwater.app.facts import Facts
 from headwater.app.refused import refuse_members
 from headwater.core.errors import AgentStoppedError, MisuseError, ReadOnlyTableError, did_you_mean
 from headwater.core.keys import decode_key
 from headwater.core.names import check_part
+from headwater.core.place import users_line
 from headwater.core.values import codec_for
 from headwater.stream.frame import CURRENT
+from headwater.stream.operator import CHANGES
+from headwater.stream.plan import StreamPlan
 from headwater.table.part import MISSING
 
 if TYPE_CHECKING:
@@ -34,9 +37,12 @@ _frame_in_hand = CURRENT.get
 class Table(FaustTable[Any, Any]):
     """Rows by key, kept with the records that made them: same log, same epoch.
 
+    `windowed`: rows are by key and window, their values pairs of value and whether the window is closed.
     `history`: "exact" (every change is kept), a timedelta (the last change per key and step), None (the last per key and
     epoch). `local`: rows belong to the partition that writes them, not to their key's home.
     """
+
+    windowed = False
 
     def __init__(
         self,
@@ -140,7 +146,7 @@ class Table(FaustTable[Any, Any]):
         part = self._part(frame)
         if not frame.is_open:
             raise ReadOnlyTableError(
-                f"table {self.name!r} was changed by agent {frame.agent!r} at {_users_line()}, which holds no record: ahead of "
+                f"table {self.name!r} was changed by agent {frame.agent!r} at {users_line()}, which holds no record: ahead of "
                 "its first one, after its instance was ended, or in the background; change tables while a record is in hand"
             )
         return part
@@ -150,7 +156,7 @@ class Table(FaustTable[Any, Any]):
 
     def _refuse_write(self) -> NoReturn:
         raise ReadOnlyTableError(
-            f"table {self.name!r} was changed outside an agent, at {_users_line()}; tables change only while an agent "
+            f"table {self.name!r} was changed outside an agent, at {users_line()}; tables change only while an agent "
             "holds a record: send one to an agent (agent.cast(…)) that makes the change"
         )
 
@@ -278,6 +284,31 @@ class Table(FaustTable[Any, Any]):
         """Return the rows as they stood at an instant (ISO 8601 text, datetime, or ms): all changes up to task time T."""
         return self._app.engine.as_of(self, time)
 
+    def changes(self) -> Any:
+        """Return the stream of changes: {"key", "old", "new"}, with "start" and "end" where there are windows."""
+        plan = StreamPlan((f"{CHANGES}{self.name}",))
+        return self._app.stream_of(plan, Facts(None, self.key_type, "key"))
+
+    def group_by(self, key: Any, *, key_type: Any = None) -> Any:
+        """Group the rows by a field, a function of the row, or a tuple: `.aggregate(name=…, n=hw.agg.count())` follows them."""
+        return self._app.table_group(self, key, key_type)
+
+    def join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with another table: on=, how=, select=, name=. See docs/guide/joins.md."""
+        return self._app.join_tables(self, other, options)
+
+    def inner_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="inner"."""
+        return self.join(other, how="inner", **options)
+
+    def left_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="left"."""
+        return self.join(other, how="left", **options)
+
+    def outer_join(self, other: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Join with how="outer"."""
+        return self.join(other, how="outer", **options)
+
     @property
     def _app(self) -> Any:
         return self.app
@@ -310,14 +341,6 @@ class _Values(ValuesView[Any]):
     def __iter__(self) -> Iterator[Any]:
         for _, value in self._mapping._pairs():
             yield value
-
-
-def _users_line() -> str:
-    """Return the file and line outside this package from which a table was used."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "headwater":
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _check(name: str, default: Any, partitions: Any, history: Any, changelog: Any) -> None:
@@ -378,7 +401,7 @@ def check_table_options(name: str, options: dict[str, Any]) -> None:
             raise MisuseError(f"table {name!r} has no option {option!r}{did_you_mean(option, _KNOWN)}")
 
 
-_JOIN = "an agent that reads this table while it holds a record; joins come later"
+_JOIN = "table.join(other, how=…) and stream.join(table, on=…): the engine keeps what a join needs"
 
 refuse_members(
     Table,
@@ -386,10 +409,6 @@ refuse_members(
         "using_window": _WINDOW,
         "hopping": _WINDOW,
         "tumbling": _WINDOW,
-        "join": _JOIN,
-        "left_join": _JOIN,
-        "inner_join": _JOIN,
-        "outer_join": _JOIN,
         "combine": _JOIN,
         "__and__": _JOIN,
         "contribute_to_stream": _JOIN,
