@@ -146,16 +146,16 @@ class Stream(FaustStream):  # type: ignore[type-arg]
         if partitions is not None and (not isinstance(partitions, int) or partitions < 1):
             raise MisuseError(f"group_by(partitions=…) takes a whole number from 1; found {partitions!r}")
         selected = key if key is RECORD_KEY else key_selector(key)
-        stays = partitions is None and (selected is RECORD_KEY or selected == self.facts.key)
-        if self._feed is not None and (stays or not self._upstream):
-            if stays:
-                return self
-            raise TopologyError(
-                "this group_by was not there when the agent's body was run at start; call it before the first "
-                "iteration, always, and once"
-            )
+        # In a body the stream is that of its topics, whatever the plan's group_by will make of it.
+        there = self.facts if self._feed is None else facts_of_topic(self.channel)
+        stays = partitions is None and (selected is RECORD_KEY or selected == there.key)
         if self._feed is not None:
-            self._upstream = False
+            if not stays and not self._upstream:
+                raise TopologyError(
+                    "this group_by was not there when the agent's body was run at start; call it before the first "
+                    "iteration, always, and once"
+                )
+            self._upstream = self._upstream and stays
             return self
         if inspect.iscoroutinefunction(selected):
             raise TopologyError(

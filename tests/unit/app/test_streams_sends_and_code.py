@@ -16,7 +16,7 @@ from headwater.app.touched import tables_touched
 from headwater.core.errors import AgentStoppedError
 from headwater.stream.feed import Feed
 from headwater.stream.frame import Frame, Rows, Send
-from headwater.stream.plan import StreamPlan
+from headwater.stream.plan import GroupBy, StreamPlan
 from tests.unit.app.frames import frame_over, hand, inside
 
 
@@ -185,8 +185,9 @@ def test_operators_leave_an_unbound_stream_as_it_was(app: hw.App) -> None:
     assert stream.filter(bool) is not stream
     assert stream.group_by("user").plan.group_by is not None
     assert stream.plan == StreamPlan(("source",))
-    with pytest.raises(hw.TopologyError, match="one group_by"):
-        stream.group_by("a").group_by("b")
+    again = stream.group_by("user").group_by("amount")
+    assert [spec.inlets[0].group_by for spec in app.declared.operators.values()] == [GroupBy("user")]
+    assert again.plan == StreamPlan(("@out:source-relay",), group_by=GroupBy("amount"))
 
 
 @pytest.mark.parametrize(
