@@ -291,6 +291,7 @@ _TOPIC = (
     "value_serializer",
     "partitions",
     "event_time",
+    "hot",
     "lateness",
     "max_jump",
     "idle_after",

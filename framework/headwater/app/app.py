@@ -103,7 +103,7 @@ class App(FaustApp):
         """Declare a topic; several names are read as one stream of one type.
 
         Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external;
-        event_time, lateness, max_jump, idle_after, keyed_by (docs/guide/event-time.md).
+        event_time, lateness, max_jump, idle_after, keyed_by, hot (docs/guide/event-time.md).
         """
         _check_topic_options(topics, options)
         topic = Topic(self, topics=topics, **options)
@@ -343,6 +343,7 @@ _TOPIC_OPTIONS = (
     "partitions",
     "external",
     "event_time",
+    "hot",
     "lateness",
     "max_jump",
     "idle_after",

@@ -36,6 +36,7 @@ class Topic(FaustTopic):
     `external`: sends go to the topic itself in every generation, promoted or not. `event_time`: where a record's time is,
     a field or a function of the value. `lateness`: how far out of order records may be. `max_jump`: how far one record may
     push the clock. `idle_after`: after how long a silent input is left out. `keyed_by`: the field that the record key is.
+    `hot`: archivers of this app drop records from the log that are archived and older than this (None: nothing is dropped).
     """
 
     # faust's __init__ compiles decoders and queues of its own engine; none of them is wanted.
@@ -55,6 +56,7 @@ class Topic(FaustTopic):
         max_jump: float | timedelta | None = None,
         idle_after: float | timedelta | None = None,
         keyed_by: Any = None,
+        hot: float | timedelta | None = None,
     ) -> None:
         """Check names and types; nothing is made in the log."""
         if not topics:
@@ -92,6 +94,7 @@ class Topic(FaustTopic):
         self.max_jump_ms = _duration(max_jump, f"{where}max_jump", zero=False)
         self.idle_after_ms = _duration(idle_after, f"{where}idle_after", zero=False)
         self.keyed_by = None if keyed_by is None else key_selector(keyed_by)
+        self.hot_ms = _duration(hot, f"{where}hot")
         self.members: tuple[Topic, ...] = (self,)
 
     @property
@@ -121,6 +124,7 @@ class Topic(FaustTopic):
             "event_time": self.event_time,
             "lateness_ms": self.lateness_ms,
             "max_jump_ms": self.max_jump_ms,
+            "hot_ms": self.hot_ms,
             "idle_after_ms": self.idle_after_ms,
             "keyed_by": self.keyed_by,
         }

@@ -253,6 +253,22 @@ class Archive:
         bases = self._grown(place).bases
         return self._facts(place, bases[-1]).next if bases else None
 
+    def covered(self, place: Place, offset: int) -> int:
+        """Return the end of the segments that hold records or known holes from `offset` on without a gap; `offset`: none.
+
+        Listed anew, each footer read and checked: whoever drops records from the log goes by this.
+        """
+        _, bases = self.chain(place)
+        covered = offset
+        for base in bases[max(0, bisect_right(bases, offset) - 1) :]:
+            facts = self._facts(place, base)
+            if facts.next <= covered:
+                continue
+            if base > covered or facts.gap is not None:
+                break
+            covered = facts.next
+        return covered
+
     def read(
         self,
         topic: str,

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 ROLL_BYTES = 128 << 20
 ROLL_ROWS = 1_000_000
 ROLL_AGE_S = 60.0
+TRIM_EVERY_S = 10.0
 _READ_BYTES = 8 << 20
 _SAMPLE_BYTES = 64 << 10
 
@@ -86,6 +87,10 @@ class ReadableLog(Protocol):
         """Return records from `offset` on."""
         ...
 
+    def trim(self, topic: str, partition: int, before: int) -> None:
+        """Drop records with offsets below `before`."""
+        ...
+
 
 @dataclass(slots=True)
 class _Tail:
@@ -93,6 +98,7 @@ class _Tail:
 
     next: int | None = None
     waiting_since_s: float | None = None
+    trimmed_at_s: float | None = None
     bytes_per_record: float | None = None
 
 
@@ -101,7 +107,8 @@ class Counts:
     """What an archiver has done since it was made.
 
     `lost`: offsets that were gone from the log before they could be archived; `overtaken`: puts that another archiver
-    was faster with; `repeated`: puts that were found done, their reply having been lost.
+    was faster with; `repeated`: puts that were found done, their reply having been lost; `trimmed`: offsets dropped from
+    the log because they are archived and no longer hot.
     """
 
     records: int = 0
@@ -111,6 +118,7 @@ class Counts:
     lost: int = 0
     overtaken: int = 0
     repeated: int = 0
+    trimmed: int = 0
 
 
 class Archiver:
@@ -125,13 +133,15 @@ class Archiver:
         roll_bytes: int = ROLL_BYTES,
         roll_rows: int = ROLL_ROWS,
         roll_age_s: float = ROLL_AGE_S,
+        hot_ms: Mapping[str, int] | None = None,
         single_writer: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         crash: Callable[[str], None] = point,
     ) -> None:
         """Probe the storage (StoreRefusedError). A segment is closed at the first of the three limits.
 
-        `single_writer`: the caller vouches that no other archiver runs, so a storage that can't refuse one will do.
+        `hot_ms`: for topics named there, records that are archived and whose timestamps are older than that are dropped from
+        the log. `single_writer`: the caller vouches that no other archiver runs, so a storage that can't refuse one will do.
         """
         self._log = log
         self._archive = archive
@@ -140,6 +150,7 @@ class Archiver:
         self._roll_bytes = roll_bytes
         self._roll_rows = roll_rows
         self._roll_age_s = roll_age_s
+        self._hot_ms = dict(hot_ms or {})
         self._clock = clock
         self._crash = crash
         self._tails: dict[Place, _Tail] = {}
@@ -160,11 +171,39 @@ class Archiver:
 
     def step(self) -> int:
         """Archive what is due in every partition, once; return how many records that was."""
-        return sum(self._pass(place, everything=False) for place in self._places())
+        return sum(self._keep_up(place, everything=False) for place in self._places())
 
     def flush(self) -> int:
         """Archive all that is in the log now, due or not; return how many records that was."""
-        return sum(self._pass(place, everything=True) for place in self._places())
+        return sum(self._keep_up(place, everything=True) for place in self._places())
+
+    def _keep_up(self, place: Place, *, everything: bool) -> int:
+        records = self._pass(place, everything=everything)
+        hot_ms = self._hot_ms.get(place.topic)
+        if hot_ms is not None:
+            self._trim(place, hot_ms, now=everything)
+        return records
+
+    def _trim(self, place: Place, hot_ms: int, *, now: bool) -> None:
+        """Drop from the log what is archived and no longer hot, having looked at the archive itself, not at what we remember."""
+        tail, now_s = self._tails[place], self._clock.monotonic_s()
+        if not now and tail.trimmed_at_s is not None and now_s - tail.trimmed_at_s < TRIM_EVERY_S:
+            return
+        tail.trimmed_at_s = now_s
+        start = self._log.start_offset(place.topic, place.partition)
+        archived = self._archive.covered(place, start)
+        # The first record that is still hot, whatever the order of times: nothing from there on goes.
+        hot = self._archive.offset_for_time(place.topic, place.partition, self._clock.now_ms() - hot_ms)
+        before = archived if hot is None else min(archived, hot)
+        if before <= start:
+            return
+        self._crash("archive.trim")
+        self._log.trim(place.topic, place.partition, before)
+        self.counts.trimmed += before - start
+        logger.info(
+            "dropped what is archived",
+            extra={"topic": place.topic, "partition": place.partition, "base": start, "end": before},
+        )
 
     def until_idle(self) -> int:
         """Archive all that is in the log now, and return; every record of it is then in a committed segment.
@@ -339,9 +378,9 @@ class Archiver:
 
 
 def _to_arrow(batch: Batch, partition: int) -> pa.RecordBatch:
-    """Return a batch's records with the columns of a segment."""
+    """Return a batch's records with the columns of a segment; what is in Arrow stays there."""
     rows = len(batch)
-    offsets = batch.offsets
+    offsets, timestamps, keys, values = batch.columns
     headers = batch.headers
     pairs = SCHEMA.field("headers").type
     if headers is None or not any(headers):
@@ -355,13 +394,23 @@ def _to_arrow(batch: Batch, partition: int) -> pa.RecordBatch:
     zeros = pa.nulls(rows, pa.int32()).fill_null(0)
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(offsets, pa.int64()),
-            pa.array(batch.timestamps, pa.int64()),
+            _array(offsets, pa.int64()),
+            _array(timestamps, pa.int64()),
             zeros,
-            pa.array(batch.keys, pa.binary()),
-            pa.array(batch.values, pa.binary()),
+            _array(keys, pa.binary()),
+            _array(values, pa.binary()),
             header_column,
             pa.nulls(rows, pa.int32()).fill_null(partition),
         ],
         schema=SCHEMA,
     )
+
+
+def _array(column: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.Array):
+        return column if column.type == kind else column.cast(kind)
+    if isinstance(column, range):
+        return pa.arange(column.start, column.stop, column.step)
+    return pa.array(column, kind)

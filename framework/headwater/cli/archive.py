@@ -41,7 +41,8 @@ def run(session: Session, topics: tuple[str, ...], until_idle: bool, single_writ
     """Copy records from the log to the archive.
 
     All topics of the log; with -A those that the app reads and writes, and its internal ones; or the TOPICS named. Runs
-    until it is stopped, unless --until-idle. Any number of archivers may run at once, except with --single-writer. While
+    until it is stopped, unless --until-idle. Records of topics that the app declares with hot=… are dropped from the log
+    once they are archived and older than that. Any number of archivers may run at once, except with --single-writer. While
     the store throttles or can't be reached, it waits and goes on.
     """
     from headwater.archive.writer import Archiver
@@ -56,6 +57,7 @@ def run(session: Session, topics: tuple[str, ...], until_idle: bool, single_writ
         session.log,
         session.archive,
         list(topics) or _topics_of(session),
+        hot_ms=_hot(session),
         single_writer=single_writer,
         clock=session.clock,
     )
@@ -64,7 +66,8 @@ def run(session: Session, topics: tuple[str, ...], until_idle: bool, single_writ
     else:
         _run_until_stopped(session, archiver)
     counts = {
-        name: getattr(archiver.counts, name) for name in ("records", "segments", "bytes", "gaps", "lost")
+        name: getattr(archiver.counts, name)
+        for name in ("records", "segments", "bytes", "gaps", "lost", "trimmed")
     }
     if counts["lost"]:
         session.output.note(
@@ -93,6 +96,14 @@ def _topics_of(session: Session) -> Callable[[], list[str]]:
         ]
 
     return wanted
+
+
+def _hot(session: Session) -> dict[str, int]:
+    """Return how long the records of each topic stay in the log once they are archived, where the app says so."""
+    if session.target is None:
+        return {}
+    declared = session.target.app.declared.topics
+    return {name: topic.hot_ms for name, topic in declared.items() if topic.hot_ms is not None}
 
 
 def _run_until_stopped(session: Session, archiver: Any) -> None:

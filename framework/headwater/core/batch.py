@@ -127,6 +127,11 @@ class Batch:
         return column
 
     @property
+    def columns(self) -> tuple[Any, Any, Any, Any]:
+        """Offsets, timestamps, keys and values as they are kept: Arrow arrays (chunked or not) or Python sequences."""
+        return self._offsets, self._timestamps, self._keys, self._values
+
+    @property
     def lazy_keys(self) -> Sequence[bytes | None]:
         """Keys, converted only if someone looks."""
         return lazy(self._keys)
