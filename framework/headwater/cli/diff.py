@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headwater.cli.command import command
-from headwater.cli.output import cell
+from headwater.cli.output import cell, time_text
 from headwater.cli.session import Session, pass_session
 from headwater.core.envelope import to_envelope
+from headwater.core.windowed import split_window_key, split_windowed
 
 if TYPE_CHECKING:
-    from headwater.engine.compare import Diff, OutputDifference, TableDifference
+    from headwater.engine.compare import Diff, OutputDifference, RowDifference, TableDifference
 
 DIFFERS = 3
 
@@ -63,8 +64,20 @@ def _table(table: TableDifference) -> dict[str, Any]:
         "only_a": table.only_a,
         "only_b": table.only_b,
         "changed": table.changed,
-        "keys": [{**_key(row.key), **_value("a", row.a), **_value("b", row.b)} for row in table.rows],
+        "keys": [_row(table, row) for row in table.rows],
     }
+
+
+def _row(table: TableDifference, row: RowDifference) -> dict[str, Any]:
+    if not table.windowed:
+        return {**_key(row.key), **_value("a", row.a), **_value("b", row.b)}
+    window = split_window_key(row.key)
+    shown = {**_key(window.key), "start": window.start, "end": window.end}
+    for side, stored in (("a", row.a), ("b", row.b)):
+        if stored is not None:
+            final, value = split_windowed(stored)
+            shown |= {**_value(side, value), f"{side}_final": final}
+    return shown
 
 
 def _output(output: OutputDifference) -> dict[str, Any]:
@@ -109,6 +122,8 @@ def _tell(session: Session, found: Diff) -> None:
         )
         for row in map(dict, _table(table)["keys"]):
             key = row.get("key", row.get("key_b64"))
+            if "start" in row:
+                key = f"{key} [{time_text(row['start'])}, {time_text(row['end'])})"
             sides = [cell(row.get(side, row.get(f"{side}_b64", "no row"))) for side in ("a", "b")]
             write(f"  {key}: {sides[0]} -> {sides[1]}")
         more = table.only_a + table.only_b + table.changed - len(table.rows)

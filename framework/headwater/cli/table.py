@@ -12,6 +12,7 @@ from headwater.cli.session import Session, pass_session
 from headwater.cli.topics import describe_topic
 from headwater.core.errors import HeadwaterError, did_you_mean
 from headwater.core.keys import decode_key, encode_key
+from headwater.core.windowed import split_window_key, window_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +45,10 @@ def ls(session: Session, generation: str | None) -> None:
     from headwater.core.names import internal_topic
     from headwater.engine.history import tables_of
 
-    name = session.generation(generation).name
+    run = session.generation(generation)
+    name = run.name
     rows = []
-    for found in tables_of(session.log, session.archive, session.app_id, name):
+    for found in tables_of(session.log, session.archive, session.app_id, run):
         topic = internal_topic(session.app_id, name, "changelog", found)
         described = describe_topic(session, topic)
         rows.append(
@@ -74,24 +76,30 @@ def ls(session: Session, generation: str | None) -> None:
 @_when
 @pass_session
 def get(session: Session, name: str, key: str, as_of: str | None, generation: str | None, raw: bool) -> None:
-    """Show one row's value.
+    """Show one row's value; of a table of windows all windows of the key, the earliest first.
 
     KEY is the key's text, for composite keys their compact JSON. Ends with 1 where there is no such row.
     """
-    from headwater.engine.history import fold_table
+    from headwater.engine.history import fold_table, is_windowed
     from headwater.table.dump import canonical_rows
 
     run, time = _asked(session, generation, as_of)
     parts = fold_table(session.log, session.archive, session.app_id, run, name, as_of=time)
     data = encode_key(key)
     assert data is not None, key
-    values = [rows[data] for rows in parts.values() if data in rows]
-    if not values:
-        near = did_you_mean(key, (k.decode(errors="replace") for rows in parts.values() for k in rows))
+    windowed = is_windowed(run, name)
+    if windowed:
+        prefix = window_prefix(data)
+        found = sorted(row for rows in parts.values() for row in rows.items() if row[0].startswith(prefix))
+    else:
+        found = [(data, rows[data]) for rows in parts.values() if data in rows]
+    if not found:
+        keys = (split_window_key(k).key if windowed else k for rows in parts.values() for k in rows)
+        near = did_you_mean(key, (k.decode(errors="replace") for k in keys))
         raise HeadwaterError(f"table {name!r} has no row with key {key!r}{near}")
-    for value in values:
-        line = next(canonical_rows([(data, value)], raw=raw, key_json=_key_json(session, name)))
-        if session.output.json:
+    for row in found:
+        line = next(canonical_rows([row], raw=raw, key_json=_key_json(session, name), windowed=windowed))
+        if session.output.json or windowed:
             session.output.text(line)
         else:
             _, separator, shown = line.partition(',"value":')

@@ -7,12 +7,15 @@ Structs as their fields). Table key "900" and record key 900 are therefore one k
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headwater.core.errors import HeadwaterError, KeyRefusedError
 from headwater.core.values import codec_for, encode_foreign, refuse_non_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # "deterministic" sorts dict names and sets, so that equal keys have equal bytes in every process and PYTHONHASHSEED.
 _encode_json = msgspec.json.Encoder(order="deterministic", enc_hook=encode_foreign).encode
@@ -76,6 +79,17 @@ def decode_key(data: bytes | None, key_type: Any = None) -> Any:
             f"a key can't be read as {name}: {error}; found {_shown(data)}; "
             "declare another key_type (bytes takes every key), or send keys of this type"
         ) from error
+
+
+def shown_key(key_type: Any = None) -> Callable[[bytes], Any]:
+    """Return what makes of a key's bytes plain data for JSON: as `key_type` says, text where it says nothing."""
+    if key_type in (None, str):
+        return key_text
+
+    def show(data: bytes) -> Any:
+        return msgspec.to_builtins(decode_key(data, key_type), enc_hook=encode_foreign)
+
+    return show
 
 
 def key_text(data: bytes) -> str | bytes:

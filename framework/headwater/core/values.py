@@ -63,6 +63,11 @@ class Codec:
     def __repr__(self) -> str:
         return f"Codec({self.type_name})"
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the bytes are JSON."""
+        return self._is_json
+
     def encode(self, value: Any) -> bytes:
         """Return a value's bytes. Raises ValueRefusedError."""
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.crash import point
 from headwater.core.errors import RecoveryError
 from headwater.core.event_time import EventTime
+from headwater.core.keys import shown_key
 from headwater.core.values import codec_for
 from headwater.engine.history import read_topic
 from headwater.engine.inputs import Input
@@ -22,6 +23,7 @@ from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
 from headwater.stream.frame import Frame
 from headwater.stream.operator import CHANGES, OUT
+from headwater.table.captured import CapturedPart
 from headwater.table.part import TablePart
 from headwater.table.recovery import recover
 from headwater.table.state import StatePart
@@ -212,19 +214,27 @@ class Assembly:
         if kind + ":" == OUT:
             return codec_for(operator.value_type)
         # Late records are as they came.
-        inlets = [r.inlets for sub in topology.subs for r in sub.readers if r.name == name and r.inlets]
-        return self._codec(inlets[0][0].topics[0])
+        for sub in topology.subs:
+            for reader in sub.readers:
+                if reader.name == name and reader.inlets:
+                    return self._codec(reader.inlets[0].topics[0])
+                if name in reader.tables and not reader.is_operator:
+                    return self._codec(reader.topics[0])
+        raise AssertionError(topic)
 
     def _add_part(self, task: Task, name: str) -> None:
         table = self.app.declared.tables[name]
         topic = self.plan.changelog_topic(name)
         store = open_store(self.state, name, task.partition)
-        part = TablePart(
+        kind = TablePart if CHANGES + name not in self.plan.topology.virtual else CapturedPart
+        part = kind(
             name, table.number, task.partition, task.sub.partitions, store, table.codec, default=table.default,
-            local=table.local,
+            local=table.local, windowed=table.windowed,
         )  # fmt: skip
         task.parts[name] = part
         task.history[name] = table.history
+        if isinstance(part, CapturedPart):
+            task.changes_of[name] = self.plan.topology.virtual[CHANGES + name], shown_key(table.key_type)
         self._recover(store, topic, task.partition)
 
     def _add_state(self, task: Task, name: str) -> None:
@@ -263,7 +273,7 @@ class Assembly:
         for together in task.sub.lock_steps():
             runners: list[Runner | OperatorRunner] = []
             for reader in together:
-                if reader.inlets:
+                if reader.is_operator:
                     operator = self._operator(task, reader)
                     runners.append(operator)
                     task.watchers.append(operator)
@@ -345,6 +355,7 @@ class Assembly:
         return OperatorRunner(
             OperatorAgent(spec.name, dead_letters=app.options.dead_letters), frame, context, spec.make, routes,
             states=list(states.values()), tables=list(tables.values()), dead=task.dead_letter,
+            keeps=not spec.inlets,
         )  # fmt: skip
 
     def _start(self, reader: Reader) -> Any:

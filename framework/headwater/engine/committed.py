@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.core.keys import decode_key, encode_key
 from headwater.core.partitioner import partition_of
+from headwater.core.windowed import split_window_key
 from headwater.engine.history import fold_table
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class CommittedRows:
         data = encode_key(key)
         if data is None:
             return default
+        home = split_window_key(data).key if self._table.windowed else data
         for part in self._parts:
-            if part.local or partition_of(data, part.partitions) == part.partition:
+            if part.local or partition_of(home, part.partitions) == part.partition:
                 found = part.store.get(data)
                 if found is not None:
                     return self._table.codec.decode(found)
@@ -47,7 +49,16 @@ class CommittedRows:
 def as_of_rows(
     log: Log, archive: Archive, app: str, generation: Generation, table: Any, time_ms: int
 ) -> dict[Any, Any]:
-    """Return {decoded key: decoded value} as the table stood at an instant. Raises AsOfError."""
+    """Return {decoded key: decoded value} as the table stood at an instant. Raises AsOfError.
+
+    Of a table of windows: {(decoded key, start, end): decoded value}.
+    """
     folded = fold_table(log, archive, app, generation, table.name, as_of=time_ms)
     rows = sorted(row for part in folded.values() for row in part.items())
+    if table.windowed:
+        windows = ((split_window_key(key), table.codec.decode(data)) for key, data in rows)
+        return {
+            (decode_key(window.key, table.key_type), window.start, window.end): row.value
+            for window, row in windows
+        }
     return {decode_key(key, table.key_type): table.codec.decode(data) for key, data in rows}

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from headwater.core.header import ORIGIN
 from headwater.core.names import parse_internal
 from headwater.engine.generation import output_topic
-from headwater.engine.history import fold_table, known_topics, partitions_of, read_topic, tables_of
+from headwater.engine.history import (
+    fold_table,
+    is_windowed,
+    known_topics,
+    partitions_of,
+    read_topic,
+    tables_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +46,10 @@ class RowDifference:
 
 @dataclass(frozen=True, slots=True)
 class TableDifference:
-    """What differs in one table; `rows` holds the first differing keys, in key order."""
+    """What differs in one table; `rows` holds the first differing keys, in key order.
+
+    `windowed`: keys and values are those of windows (`core.windowed`).
+    """
 
     table: str
     rows_a: int
@@ -48,6 +58,7 @@ class TableDifference:
     only_b: int
     changed: int
     rows: tuple[RowDifference, ...]
+    windowed: bool = False
 
     @property
     def differs(self) -> bool:
@@ -94,13 +105,14 @@ def compare(
 ) -> Diff:
     """Return how two generations of an app differ, naming at most `keys_max` keys a table and output partition."""
     diff = Diff(a.name, b.name)
-    tables = [set(tables_of(log, archive, app_id, generation.name)) for generation in (a, b)]
+    tables = [set(tables_of(log, archive, app_id, generation)) for generation in (a, b)]
     for table in sorted(tables[0] | tables[1]):
         sides = [
             fold_table(log, archive, app_id, generation, table) if table in named else {}
             for generation, named in zip((a, b), tables, strict=True)
         ]
-        diff.tables.append(compare_tables(table, sides[0], sides[1], keys_max=keys_max))
+        windowed = is_windowed(a, table) or is_windowed(b, table)
+        diff.tables.append(compare_tables(table, sides[0], sides[1], keys_max=keys_max, windowed=windowed))
     topics = {name for generation in (a, b) for name in _outputs(log, archive, app_id, generation.name)}
     for topic in sorted(topics):
         places = [output_topic(app_id, generation.name, topic) for generation in (a, b)]
@@ -117,6 +129,7 @@ def compare_tables(
     b: Mapping[int, Mapping[bytes, bytes]],
     *,
     keys_max: int = 20,
+    windowed: bool = False,
 ) -> TableDifference:
     """Return how two sides' rows (by partition) differ; sides of different layouts are compared by key alone."""
     rows_a, rows_b = _by_key(a), _by_key(b)
@@ -127,7 +140,8 @@ def compare_tables(
     changed = {
         key
         for key in rows_a.keys() & rows_b.keys()
-        if rows_a[key] != rows_b[key] and _canonical(rows_a[key]) != _canonical(rows_b[key])
+        if rows_a[key] != rows_b[key]
+        and _canonical(rows_a[key], windowed) != _canonical(rows_b[key], windowed)
     }
     named = sorted(only_a | only_b | changed)[:keys_max]
     rows = tuple(
@@ -136,7 +150,8 @@ def compare_tables(
         )
         for key in named
     )
-    return TableDifference(table, len(rows_a), len(rows_b), len(only_a), len(only_b), len(changed), rows)
+    counts = (len(rows_a), len(rows_b), len(only_a), len(only_b), len(changed))
+    return TableDifference(table, *counts, rows, windowed)
 
 
 def compare_outputs(
@@ -184,9 +199,11 @@ def _by_key(parts: Mapping[int, Mapping[bytes, bytes]]) -> dict[bytes, Row]:
     return rows
 
 
-def _canonical(row: Row) -> Row:
+def _canonical(row: Row, windowed: bool = False) -> Row:
     from headwater.table.dump import canonical_json
 
+    if windowed:
+        return tuple(value[:1] + (canonical_json(value[1:]) or value[1:]) for value in row)
     return tuple(canonical_json(value) or value for value in row)
 
 

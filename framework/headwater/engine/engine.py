@@ -271,7 +271,8 @@ class Engine(Service):
                 f"generation {name!r} is not promoted, and --drain would end the inputs of all generations; drain the promoted "
                 "one, or use `headwater replay --drain`, which leaves the inputs as they are"
             )
-        topology = build_topology(app.id, name, specs, self.ensure_topic)
+        windowed = [table.name for table in app.declared.tables.values() if table.windowed]
+        topology = build_topology(app.id, name, specs, self.ensure_topic, windowed)
         written = frozenset(topics_written(app.declared, (spec.name for spec in specs)))
 
         def ensure(topic: str, declared: str) -> int:

@@ -101,21 +101,34 @@ def read_topic(
             )
 
 
-def tables_of(log: Log, archive: Archive | None, app_id: str, generation: str) -> list[str]:
-    """Return the tables a generation has a changelog of."""
+def tables_of(log: Log, archive: Archive | None, app_id: str, generation: Generation) -> list[str]:
+    """Return the tables a generation has a changelog of; what operators keep for themselves is left out."""
     parts = (parse_internal(topic, app_id) for topic in known_topics(log, archive))
+    states = {state for sub in generation.topology.get("subs", ()) for state in sub.get("states", ())}
     return sorted(
-        p.name for p in parts if p is not None and p.generation == generation and p.kind == "changelog"
+        p.name
+        for p in parts
+        if p is not None
+        and p.generation == generation.name
+        and p.kind == "changelog"
+        and p.name not in states
     )
 
 
-def require_table(log: Log, archive: Archive | None, app_id: str, generation: str, table: str) -> str:
+def is_windowed(generation: Generation, table: str) -> bool:
+    """Tell whether a table's rows are windows."""
+    return any(table in sub.get("windowed", ()) for sub in generation.topology.get("subs", ()))
+
+
+def require_table(log: Log, archive: Archive | None, app_id: str, generation: Generation, table: str) -> str:
     """Return the name of a table's changelog topic. Raises UnknownNameError."""
     tables = tables_of(log, archive, app_id, generation)
     if table not in tables:
         more = did_you_mean(table, tables) or "; it has no table with a changelog yet: has a worker run?"
-        raise UnknownNameError(f"generation {generation!r} of app {app_id!r} has no table {table!r}{more}")
-    return internal_topic(app_id, generation, "changelog", table)
+        raise UnknownNameError(
+            f"generation {generation.name!r} of app {app_id!r} has no table {table!r}{more}"
+        )
+    return internal_topic(app_id, generation.name, "changelog", table)
 
 
 def fold_table(
@@ -135,7 +148,7 @@ def fold_table(
     # Here, not at the top: Arrow costs 0.1 s, which `read` and `send` need not pay.
     from headwater.table.as_of import check_as_of, fold
 
-    topic = require_table(log, archive, app_id, generation.name, table)
+    topic = require_table(log, archive, app_id, generation, table)
     partitions = require_topic(log, archive, topic)
     if as_of is not None:
         progress = TaskProgress(log, archive, app_id, generation)
@@ -215,8 +228,9 @@ def dump_table(
 
     parts = fold_table(log, archive, app_id, generation, table, as_of=as_of)
     return canonical_rows(
-        merge_partitions(sorted(rows.items()) for rows in parts.values()), raw=raw, key_json=key_json
-    )
+        merge_partitions(sorted(rows.items()) for rows in parts.values()), raw=raw, key_json=key_json,
+        windowed=is_windowed(generation, table),
+    )  # fmt: skip
 
 
 def _bind(log: Log, archive: Archive | None, topic: str) -> None:

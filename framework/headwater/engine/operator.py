@@ -170,7 +170,8 @@ class OperatorContext:
 
     def late(self) -> None:
         """Count the record in hand as late and give it on as it came."""
-        frame = self._frame
+        # Of a table that an agent writes, the agent's record.
+        frame = CURRENT.get() or self._frame
         work = frame.work
         assert work is not None
         at = bisect_left(work.rows, frame.row)
@@ -196,8 +197,9 @@ class OperatorRunner:
         states: Sequence[StatePart],
         tables: Sequence[TablePart],
         dead: Callable[[DeadLetter], None],
+        keeps: bool = False,
     ) -> None:
-        """`routes` has the inlets of each input that is read."""
+        """`routes` has the inlets of each input that is read. `keeps`: it has none, and keeps a table that agents write."""
         self.agent = agent
         self.frame = frame
         self.feed = IdleFeed()
@@ -207,11 +209,15 @@ class OperatorRunner:
         self._states = tuple(states)
         self._tables = tuple(tables)
         self._dead = dead
+        self.keeps = keeps
         self.operator = self._open()
 
     def _open(self) -> Operator:
         operator = self._make()
         operator.open(self.context)
+        if self.keeps:
+            for part in self._tables:
+                part.keeper = operator
         return operator
 
     @property
@@ -254,7 +260,7 @@ class OperatorRunner:
         frame, context, states = self.frame, self.context, self._states
         frame.work = work
         inputs = work.inputs
-        routes = self._routes[inputs] if isinstance(inputs, int) else ()
+        routes = self._routes.get(inputs, ()) if isinstance(inputs, int) else ()
         if len(routes) != 1 or routes[0][1]:
             for at in range(len(work)):
                 self._one(work, at, owned[at], floors)
@@ -289,6 +295,20 @@ class OperatorRunner:
             if at is not None:
                 self._one(mine, at, owned[number], floors)
             self._moved(every, number, task[number])
+
+    def cuts(self, every: Work) -> list[int]:
+        """Return the entries behind which this keeper's windows may close: the agents' work is split there."""
+        crosses = getattr(self.operator, "crosses", None)
+        task = every.task_watermarks
+        if crosses is None:
+            return list(range(len(every)))
+        before, found = self.context.watermark, []
+        for at, watermark in enumerate(task):
+            if watermark != before:
+                if crosses(before, watermark):
+                    found.append(at)
+                before = watermark
+        return found
 
     def run_row(self, every: Work, number: int, mine: Work, at: int | None) -> None:
         """Take one record of a group, in lock step with others: entry `at` of what is this operator's, where it is there."""

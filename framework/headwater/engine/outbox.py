@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,17 +21,23 @@ from headwater.core.header import (
     encode_varints,
 )
 from headwater.core.partitioner import partition_of
+from headwater.core.windowed import WindowedCodec, split_window_key, split_windowed
+from headwater.stream.frame import Send
+from headwater.stream.operator import NEVER
 from headwater.table.changelog import encode_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import DeadLetter
-    from headwater.stream.frame import Rows, Send
+    from headwater.stream.frame import Rows
+    from headwater.table.captured import CapturedPart
     from headwater.table.changelog import History
     from headwater.table.part import TablePart
     from headwater.table.state import StatePart
+
+_encode_shown = msgspec.json.Encoder(order="sorted").encode
 
 TIME_MAX = (1 << 63) - 1
 
@@ -85,6 +92,35 @@ def sends(
         column[2].append(send.value)
         column[3].append((*send.headers, (ORIGIN, header)))
     return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
+
+
+def table_changes(part: CapturedPart, topic: str, shown: Callable[[bytes], Any]) -> list[Send]:
+    """Return a table's changes as sends of `{"key":…, "old":…, "new":…}` (of windows also start and end), in order.
+
+    `shown` gives a key as people see it. A change's event time is that of the record which caused it.
+    """
+    sends = []
+    for change in part.captured():
+        key, window = change.key, b""
+        old, new = change.old, change.new
+        if part.windowed:
+            key, start, end = split_window_key(key)
+            window = b',"start":%d,"end":%d' % (start, end)
+            old = None if old is None else split_windowed(old)[1]
+            new = None if new is None else split_windowed(new)[1]
+        value = b'{"key":%s%s,"old":%s,"new":%s}' % (
+            _encode_shown(shown(key)), window, _embedded(part, old), _embedded(part, new),
+        )  # fmt: skip
+        sends.append(Send(change.row, topic, None, None, key, value, (), NEVER))
+    return sends
+
+
+def _embedded(part: CapturedPart, data: bytes | None) -> bytes:
+    """Return a row's value as JSON, null where there is no row."""
+    if data is None:
+        return b"null"
+    codec = part.codec.codec if isinstance(part.codec, WindowedCodec) else part.codec
+    return data if codec.is_json else _encode_shown(codec.decode(data))
 
 
 def changelog(

@@ -11,6 +11,7 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from headwater.engine.task_time import TaskTime, moves_watermarks
 from headwater.merge.channel import END_OF_TIME, NEVER, Channel
 from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
+from headwater.table.captured import CapturedPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +73,8 @@ class Task:
         self.inputs: list[Input] = []
         self.parts: dict[str, TablePart | StatePart] = {}
         self.history: dict[str, Any] = {}
+        self.changes_of: dict[str, tuple[str, Callable[[bytes], Any]]] = {}
+        """By table whose changes are read: the topic they go to, and how its keys are shown."""
         self.lock_steps: list[list[Runner | OperatorRunner]] = []
         self.watchers: list[Watcher] = []
         self.reads: dict[str, set[int]] = {}
@@ -324,6 +328,8 @@ class Task:
                 elif len(mine):
                     await runner.run(mine)
                 continue
+            if await self._kept(together, every, work):
+                continue
             shares = [(runner, self._share(runner.agent.name, work)) for runner in together]
             wanted = [
                 ({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares
@@ -335,6 +341,30 @@ class Task:
                         runner.run_row(every, number, share, at)
                     elif at is not None:
                         await runner.run(share.slice(at, at + 1))
+
+    async def _kept(self, together: Sequence[Runner | OperatorRunner], every: Work, work: Work) -> bool:
+        """Hand out work to an agent that works on a table with its keepers alone: in pieces, cut where windows close."""
+        agents = [runner for runner in together if isinstance(runner, Runner)]
+        keepers = [runner for runner in together if isinstance(runner, OperatorRunner)]
+        if len(agents) != 1 or not all(keeper.keeps for keeper in keepers):
+            return False
+        mine = self._share(agents[0].agent.name, work)
+        start = 0
+        for cut in sorted({at for keeper in keepers for at in keeper.cuts(every)}):
+            end = bisect_right(mine.rows, every.rows[cut])
+            if end > start:
+                await agents[0].run(mine.slice(start, end))
+            start = end
+            for keeper in keepers:
+                await keeper.advance(every.rows[cut], every.task_watermarks[cut])
+        if start < len(mine):
+            await agents[0].run(mine.slice(start))
+        for keeper in keepers:
+            # What was opened and is due already: of a window that no crossing foretold.
+            if keeper.due <= every.task_watermarks[-1]:
+                await keeper.advance(every.rows[-1], every.task_watermarks[-1])
+            keeper.context.watermark = every.task_watermarks[-1]
+        return True
 
     async def flush_idle(self) -> bool:
         """Have agents hand out what `take` holds back where they set `within`; tell whether any did.
@@ -599,7 +629,7 @@ class Task:
         """
         appends: list[Append] = []
         emitted = dict(self.emitted)
-        appends += self._sends(emitted)
+        appends += self._sends(emitted, with_changes=True)
         appends += outbox.dead_letters(self.dead, self.plan.dead_topic)
         ending = self._finished()
         ends = self._ending()
@@ -671,8 +701,12 @@ class Task:
             runner.frame.sends.extend(internal)
         return appends
 
-    def _sends(self, emitted: dict[str, int]) -> list[Append]:
+    def _sends(self, emitted: dict[str, int], *, with_changes: bool = False) -> list[Append]:
         staged = [(r.agent.name, r.frame.sends) for r in self.runners if r.frame.sends]
+        for name, (topic, shown) in self.changes_of.items() if with_changes else ():
+            part = self.parts[name]
+            assert isinstance(part, CapturedPart)
+            staged.append((topic, outbox.table_changes(part, topic, shown)))
         return outbox.sends(staged, self.rows, self.plan, self.partition, emitted)
 
     def _seen(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from headwater.stream.operator import CHANGES, LATE, OUT, OperatorSpec
 from headwater.stream.plan import RECORD_KEY, GroupBy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from headwater.stream.plan import Step, StreamPlan
 
@@ -53,7 +53,8 @@ class Reader:
     """An agent, an operator, or the sending half of a group_by, as a sub-topology runs it.
 
     `topics` are what it reads there (one repartition topic behind a group_by). `sends_to` is the repartition topic of a
-    sending half, whose key is `group_by`. An operator has inlets and states.
+    sending half, whose key is `group_by`. An operator has inlets and states; one without inlets keeps a table that
+    agents write (it closes its windows).
     """
 
     name: str
@@ -65,6 +66,7 @@ class Reader:
     group_by: GroupBy | None = None
     inlets: tuple[Inlet, ...] = ()
     states: tuple[str, ...] = ()
+    is_operator: bool = False
 
     @property
     def broadcast(self) -> tuple[str, ...]:
@@ -131,6 +133,8 @@ class Topology:
     source_topics: dict[str, int]
     virtual: dict[str, str] = field(default_factory=dict)
     late_topics: dict[str, int] = field(default_factory=dict)
+    windowed: frozenset[str] = frozenset()
+    """The tables whose rows are windows."""
 
     @property
     def tasks(self) -> int:
@@ -162,6 +166,9 @@ class Topology:
             }
             if sub.states:
                 described["states"] = sub.states
+            windowed = [table for table in sub.tables if table in self.windowed]
+            if windowed:
+                described["windowed"] = windowed
             if sub.broadcast:
                 described["broadcast"] = sub.broadcast
             subs.append(described)
@@ -177,10 +184,11 @@ def build_topology(
     generation: str,
     nodes: Sequence[Node],
     partitions_of: Callable[[str], int],
+    windowed: Collection[str] = (),
 ) -> Topology:
     """Return the topology of agents and operators in the order in which a record goes through them.
 
-    `partitions_of` gives the count of a topic people named. Operators whose results go nowhere are left out. Where an
+    `partitions_of` gives the count of a topic people named, `windowed` are the tables of windows. Operators whose results go nowhere are left out. Where an
     operator's inlets have different counts, the lesser ones go through a repartition topic, by their record keys. Raises
     TopologyError where topics that must share tasks can't.
     """
@@ -190,22 +198,27 @@ def build_topology(
         draft = _Draft(app, generation, nodes, regroup)
         more = draft.settle(partitions_of)
         if not more:
-            return draft.topology()
+            return replace(draft.topology(), windowed=frozenset(windowed))
         regroup |= more
 
 
 def used(nodes: Sequence[Node]) -> list[Node]:
-    """Return the nodes without operators that fill no table and no topic, and that nobody reads."""
+    """Return the nodes without operators that fill no table and no topic, and that nobody reads.
+
+    Nor those that keep a table which no other node works on.
+    """
     kept = list(nodes)
     while True:
         read = {topic for node in kept for plan in plans_of(node) for topic in plan.topics}
+        worked = {table for node in kept if plans_of(node) for table in node.tables}
         fewer = [
             node
             for node in kept
             if isinstance(node, AgentSpec)
-            or node.tables
-            or node.sinks
-            or {OUT + node.name, LATE + node.name} & read
+            or (
+                (node.tables or node.sinks or {OUT + node.name, LATE + node.name} & read)
+                and (node.inlets or set(node.tables) & worked)
+            )
         ]
         if len(fewer) == len(kept):
             return kept
@@ -287,7 +300,16 @@ class _Draft:
         read = _unique(topic for inlet in inlets if not inlet.broadcast for topic in inlet.topics)
         states = tuple(state_table(spec.name, state) for state in spec.states)
         readers.append(
-            Reader(spec.name, spec.name, tuple(read), (), spec.tables, inlets=tuple(inlets), states=states)
+            Reader(
+                spec.name,
+                spec.name,
+                tuple(read),
+                (),
+                spec.tables,
+                inlets=tuple(inlets),
+                states=states,
+                is_operator=True,
+            )
         )
         return readers
 
@@ -429,7 +451,7 @@ class _Draft:
             topic: sub.partitions
             for sub in self.subs
             for reader in sub.readers
-            if reader.inlets
+            if reader.is_operator
             for topic in [late_topic(self._app, self._generation, reader.name)]
             if topic not in repartition
         }

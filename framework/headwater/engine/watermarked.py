@@ -29,7 +29,7 @@ def watermarked(app: Any, topology: Topology) -> frozenset[int]:
 
 
 def _asks(app: Any, sub: SubTopology) -> bool:
-    return any(reader.inlets for reader in sub.readers) or any(
+    return any(reader.is_operator for reader in sub.readers) or any(
         ATTRIBUTE in names_in(app.declared.agents[reader.agent].fun)
         for reader in sub.readers
         if reader.sends_to is None and reader.agent in app.declared.agents

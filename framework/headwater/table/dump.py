@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from headwater.core.windowed import split_window_key, split_windowed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -34,14 +36,15 @@ def canonical_rows(
     *,
     raw: bool = False,
     key_json: Callable[[bytes], Any] | None = None,
+    windowed: bool = False,
 ) -> Iterator[str]:
     """Yield a line (without its end) for each row.
 
     Items come in the order of key bytes, as stores give them, or as a mapping in any order. `raw`: base64 of the
     stored bytes always. `key_json` turns key bytes into what the key is shown as, where a table declares a key type;
-    a ValueError of it shows the key as base64.
+    a ValueError of it shows the key as base64. `windowed`: each row also has `start`, `end` (ms) and `final`.
     """
-    for row in _rows(items, raw, key_json):
+    for row in _rows(items, raw, key_json, windowed):
         yield row.decode()
 
 
@@ -50,10 +53,11 @@ def dump_sha256(
     *,
     raw: bool = False,
     key_json: Callable[[bytes], Any] | None = None,
+    windowed: bool = False,
 ) -> str:
     """Return the SHA-256 (hexadecimal) of the dump's lines, each with its line feed: what "byte for byte" means."""
     digest = hashlib.sha256()
-    for row in _rows(items, raw, key_json):
+    for row in _rows(items, raw, key_json, windowed):
         digest.update(row + b"\n")
     return digest.hexdigest()
 
@@ -80,6 +84,7 @@ def _rows(
     items: Iterable[tuple[bytes, bytes]] | Mapping[bytes, bytes],
     raw: bool,
     key_json: Callable[[bytes], Any] | None,
+    windowed: bool,
 ) -> Iterator[bytes]:
     ordered = sorted(items.items()) if hasattr(items, "items") else items
     last: bytes | None = None
@@ -87,12 +92,17 @@ def _rows(
         if last is not None and key < last:
             raise ValueError(f"rows to dump are not in key order: {key!r} after {last!r}")
         last = key
+        window = b""
+        if windowed:
+            key, start, end = split_window_key(key)
+            final, value = split_windowed(value)
+            window = b'"start":%d,"end":%d,"final":%s,' % (start, end, b"true" if final else b"false")
         shown = None if raw else canonical_json(value)
         if shown is None:
             body = b'"value_b64":"' + b64encode(value) + b'"}'
         else:
             body = b'"value":' + shown + b"}"
-        yield b"{" + _key_field(key, raw, key_json) + b"," + body
+        yield b"{" + _key_field(key, raw, key_json) + b"," + window + body
 
 
 def _key_field(key: bytes, raw: bool, key_json: Callable[[bytes], Any] | None) -> bytes:

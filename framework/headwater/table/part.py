@@ -22,6 +22,7 @@ import msgspec
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
+from headwater.core.windowed import split_window_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,6 +122,7 @@ class TablePart:
         "encode",
         "exact",
         "hot",
+        "keeper",
         "local",
         "name",
         "number",
@@ -129,6 +131,7 @@ class TablePart:
         "raw",
         "shared",
         "store",
+        "windowed",
     )
 
     def __init__(
@@ -142,8 +145,9 @@ class TablePart:
         *,
         default: Callable[[], Any] | None = None,
         local: bool = False,
+        windowed: bool = False,
     ) -> None:
-        """Begin with nothing cached. `local`: keys need not be at home here."""
+        """Begin with nothing cached. `local`: keys need not be at home here; `windowed`: keys hold a window, see `core.windowed`."""
         self.name = name
         self.number = number
         self.partition = partition
@@ -157,7 +161,10 @@ class TablePart:
         plain = all(codec.encode(n) == _encode_json(n) for n in _SAMPLES if type(n) in self.exact & _NUMBERS)
         self.deferred = self.exact & _NUMBERS if plain else frozenset[type]()
         self.default = default
+        self.keeper: Any = None
+        """The operator that closes the windows of a table which agents write, where there is one."""
         self.local = local or partitions == 1
+        self.windowed = windowed
         self.hot: dict[Any, Any] = {}
         self.raw: dict[Any, bytes | None] = {}
         self._cache_bytes = 0
@@ -368,6 +375,8 @@ class TablePart:
         if self.local:
             self.admitted.add(name)
             return
+        if self.windowed:
+            data = split_window_key(data).key
         home = partition_of(data, self.partitions)
         if home == self.partition:
             self.admitted.add(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from headwater.core.windowed import Windowed, split_window_key, window_key
 from headwater.stream.operator import END_OF_TIME, Context, Operator, OperatorSpec, Outlet, State, TableRows
 from headwater.stream.plan import GroupBy, StreamPlan
 
@@ -109,3 +110,72 @@ def spec(
     inlets = tuple(StreamPlan((topic,), group_by=by) for topic in topics)
     outlets = tuple(map(Outlet, sinks))
     return OperatorSpec(name, inlets, make, states=states, sinks=outlets, tables=tables)
+
+
+class Windows(Operator):
+    """Counts the records of each key and 100 ms of event time in a table of windows; closes them; late ones are late."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.rows: TableRows = context.table(self.table)
+        self.waiting = sorted((_end(key), key) for key, row in self.rows.scan() if not row.final)
+        self.due = self.waiting[0][0] if self.waiting else END_OF_TIME
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        start = timestamp // 100 * 100
+        if start + 100 <= max(watermark, self.context.watermark):
+            self.context.late()
+            return
+        name = window_key(key or b"", start, start + 100)
+        row = self.rows.get(name)
+        self.rows.put(name, Windowed(1 if row is None else row.value + 1, False))
+        if row is None:
+            heapq.heappush(self.waiting, (start + 100, name))
+            self.due = self.waiting[0][0]
+
+    def advance(self, watermark: int) -> None:
+        while self.waiting and self.waiting[0][0] <= watermark:
+            end, name = heapq.heappop(self.waiting)
+            row = self.rows.get(name)
+            self.rows.put(name, Windowed(row.value, True))
+            self.context.emit(split_window_key(name).key, {"end": end, "n": row.value}, end - 1)
+        self.due = self.waiting[0][0] if self.waiting else END_OF_TIME
+
+
+def _end(name: bytes) -> int:
+    return split_window_key(name).end
+
+
+class Keeper(Operator):
+    """Closes the windows that agents write: it is told of new ones by whoever writes."""
+
+    waiting: list[tuple[int, bytes]]
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.rows: TableRows = context.table(self.table)
+        self.waiting = sorted((_end(key), key) for key, row in self.rows.scan() if not row.final)
+
+    @property
+    def due(self) -> int:  # type: ignore[override]
+        return self.waiting[0][0] if self.waiting else END_OF_TIME
+
+    def crosses(self, before: int, after: int) -> bool:
+        return after // 100 > before // 100
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        raise AssertionError("a keeper has no inlets")
+
+    def advance(self, watermark: int) -> None:
+        while self.waiting and self.waiting[0][0] <= watermark:
+            end, name = heapq.heappop(self.waiting)
+            row = self.rows.get(name)
+            if row is not None:
+                self.rows.put(name, Windowed(row.value, True))
+                self.context.emit(split_window_key(name).key, {"end": end, "n": row.value}, end - 1)
