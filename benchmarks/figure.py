@@ -72,5 +72,27 @@ class Limit:
         return met
 
 
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A rate that must be reached."""
+
+    name: str
+    rates: Rates
+    floor: float
+    """Thousands of records a second."""
+    trouble: str = ""
+
+    def show(self) -> bool:
+        """Print the line; return whether it is reached."""
+        found = median(self.rates.wall) if self.rates.wall and not self.trouble else 0.0
+        met = found >= self.floor
+        said = f"  ({self.trouble})" if self.trouble else ""
+        sys.stdout.write(
+            f"{self.name:46} headwater {found:5.0f} k/s  goal {self.floor:.0f} k/s {'pass' if met else 'FAIL'}{said}\n"
+        )
+        sys.stdout.flush()
+        return met
+
+
 def _ratio(mine: list[float], theirs: list[float]) -> float:
     return median(one / other for one, other in zip(mine, theirs, strict=True))
