@@ -90,7 +90,9 @@ class Beside:
         also = f"  last: {self.trouble}" if self.trouble else ""
         ratio = f"  ratio {mine / median(reference.wall):.2f}" if reference.wall else ""
         processor = median(self.rates.processor)
-        sys.stdout.write(f"  {name:62} {mine:7.1f} k/s{ratio}  ({processor:.1f} k/s of processor time){also}\n")
+        sys.stdout.write(
+            f"  {name:62} {mine:7.1f} k/s{ratio}  ({processor:.1f} k/s of processor time){also}\n"
+        )
         sys.stdout.flush()
 
 

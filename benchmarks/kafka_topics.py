@@ -100,9 +100,7 @@ def minutes(records: int) -> Iterator[data.Clicks]:
     end = data.TIME_MS + records * STEP_MS + 3_600_000
     for clicks in data.batches(records):
         times = [data.TIME_MS + (at - data.TIME_MS) * STEP_MS for at in clicks.timestamps]
-        values = [
-            b'%s,"time":%d}' % (value[:-1], at) for value, at in zip(clicks.values, times, strict=True)
-        ]
+        values = [b'%s,"time":%d}' % (value[:-1], at) for value, at in zip(clicks.values, times, strict=True)]
         yield data.Clicks(clicks.partition, clicks.base, times, clicks.keys, values)
     for partition, name in closing_names().items():
         value = b'{"user":"%s","amount":0.0,"page":"","session":"","item":0,"time":%d}' % (name, end)

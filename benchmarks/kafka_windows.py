@@ -10,7 +10,7 @@ import json
 import sys
 from functools import cache
 
-from benchmarks import data, kafka_topics
+from benchmarks import kafka_topics
 from benchmarks.beside import Beside, Done, WrongError
 from benchmarks.contest import SHARE, Contest, arguments
 from benchmarks.figure import Floor
@@ -21,7 +21,9 @@ GOAL_K = 150.0
 def main() -> int:
     """Print a line each; exit code 1 where the goal is missed."""
     options = arguments(__doc__)
-    headwater = Beside.module("headwater", "benchmarks.kafka_headwater", "exactly once", guarantee="exactly_once")
+    headwater = Beside.module(
+        "headwater", "benchmarks.kafka_headwater", "exactly once", guarantee="exactly_once"
+    )
     peers = [
         Beside.peer("kafka_streams", "exactly once, 1 thread", "exactly_once"),
         Beside.peer("kafka_streams", "at least once, 1 thread"),

@@ -4,7 +4,7 @@ import os
 
 import headwater as hw
 
-app = hw.App("spend")
+app = hw.App(os.environ.get("BENCH_APP", "spend"))
 
 
 class Click(hw.Record):
@@ -14,7 +14,7 @@ class Click(hw.Record):
     amount: float
 
 
-clicks = app.topic("clicks", value_type=Click, partitions=4)
+clicks = app.topic(os.environ.get("BENCH_TOPIC", "clicks"), value_type=Click, partitions=4)
 spend = app.Table(
     "spend", default=float, history=None if os.environ.get("SPEND_HISTORY") == "none" else "exact"
 )

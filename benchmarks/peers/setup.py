@@ -1,6 +1,6 @@
 """Makes each peer's environment: a venv of its own, or jars and a compiled class. Nothing of it lies in the checkout.
 
-    python -m benchmarks.peers.setup [faust quix bytewax pathway kafka_streams]
+python -m benchmarks.peers.setup [faust quix bytewax pathway kafka_streams]
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Peer:
             path = self.folder / "classpath"
             _run("mvn", "-q", "-B", "-f", str(STREAMS / "pom.xml"), "dependency:build-classpath",
                  f"-Dmdep.outputFile={path}")  # fmt: skip
-            _run("javac", "-d", str(self.folder), "-cp", path.read_text().strip(), str(STREAMS / "Works.java"))
+            _run(
+                "javac", "-d", str(self.folder), "-cp", path.read_text().strip(), str(STREAMS / "Works.java")
+            )
             return
         python = next(found for name in PYTHON if (found := shutil.which(name)))
         _run(python, "-m", "venv", str(self.folder))

@@ -1,6 +1,6 @@
 """Filter and map over Kafka as a bare loop: confluent-kafka's batches, orjson, a count. Nothing is committed.
 
-    python -m benchmarks.reference.kafka_map JOB.json
+python -m benchmarks.reference.kafka_map JOB.json
 """
 
 from __future__ import annotations
