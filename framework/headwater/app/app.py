@@ -28,6 +28,7 @@ from headwater.app.set_table import SetTable as DeclaredSetTable
 from headwater.app.stream import Stream
 from headwater.app.table import Table as DeclaredTable
 from headwater.app.table import check_table_options
+from headwater.app.timer import event_timer
 from headwater.app.topic import Topic
 from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.names import check_part
@@ -233,6 +234,34 @@ class App(FaustApp):
     def tables(self) -> Tables:  # type: ignore[override]
         """The declared tables by name."""
         return self._tables
+
+    def timer(  # type: ignore[override]
+        self,
+        interval: Any,
+        *args: Any,
+        name: str | None = None,
+        event_time: bool = False,
+        tables: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> Callable[[Any], Any]:
+        """Declare a function that is run every `interval` (seconds or a timedelta).
+
+        By the wall clock, in each worker, outside epochs, as in faust; or with `event_time` in each task, for each multiple
+        that its watermark passes, with that time in ms: it may write tables and send, as part of the epoch.
+        """
+        if not event_time:
+            if tables is not None:
+                raise MisuseError(
+                    "app.timer(tables=…) is for event_time=True: elsewhere tables are read-only"
+                )
+            return super().timer(interval, *args, name=name, **options)  # type: ignore[no-any-return]
+        given = dict(zip(("on_leader", "traced", "name", "max_drift_correction"), args, strict=False))
+
+        def declare(fun: Any) -> Any:
+            self.declared.add_timer(event_timer(fun, interval, name, tables, {**given, **options}))
+            return fun
+
+        return declare
 
     # -- the engine
 

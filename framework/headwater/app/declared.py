@@ -11,6 +11,7 @@ from headwater.core.names import check_part
 if TYPE_CHECKING:
     from headwater.app.agent import Agent
     from headwater.app.table import Table
+    from headwater.app.timer import EventTimer
     from headwater.app.topic import Topic
     from headwater.stream.operator import OperatorSpec
 
@@ -24,6 +25,7 @@ class Declared:
         self.tables: dict[str, Table] = {}
         self.agents = agents
         self.operators: dict[str, OperatorSpec] = {}
+        self.timers: dict[str, EventTimer] = {}
         self._agents_before: dict[str, int] = {}
 
     def add_topic(self, topic: Topic) -> Topic:
@@ -55,10 +57,20 @@ class Declared:
         self.operators[spec.name] = spec
         self._agents_before[spec.name] = len(self.agents)
 
+    def add_timer(self, timer: EventTimer) -> None:
+        """Add an event-time timer. Raises TopologyError for a name that is taken."""
+        self.check_free(timer.name)
+        self.timers[timer.name] = timer
+
     def check_free(self, name: str) -> None:
-        """Raise TopologyError where an agent or operator has this name."""
-        if name in self.agents or name in self.operators:
-            kind = "an agent" if name in self.agents else "an operator"
+        """Raise TopologyError where an agent, operator or event-time timer has this name."""
+        kinds: dict[str, Mapping[str, Any]] = {
+            "an agent": self.agents,
+            "an operator": self.operators,
+            "a timer": self.timers,
+        }
+        kind = next((kind for kind, named in kinds.items() if name in named), None)
+        if kind is not None:
             raise TopologyError(f"{kind} is named {name!r} already; give this one another name=")
 
     def in_order(self) -> Iterator[str]:

@@ -16,6 +16,7 @@ from headwater.engine.loops import Loops
 from headwater.engine.operator import Exit, OperatorAgent, OperatorContext, OperatorRunner
 from headwater.engine.runner import Runner
 from headwater.engine.task import Task
+from headwater.engine.timer import TimerRunner
 from headwater.engine.topology import is_virtual, late_topic, state_table
 from headwater.merge.watermark import MAX_JUMP_MS, WatermarkClock
 from headwater.source.bounds import start_of
@@ -304,6 +305,22 @@ class Assembly:
                     if topic in reader.topics or topic in map(plan.shadow_of, reader.topics)
                 }
             task.lock_steps.append(runners)
+        for name, tables in task.sub.timers.items():
+            timer = self._timer(task, name, tables)
+            task.timers.append(timer)
+            task.watchers.append(timer)
+
+    def _timer(self, task: Task, name: str, tables: tuple[str, ...]) -> TimerRunner:
+        app = self.app
+        frame = Frame(
+            name, task.rows, promoted=self.plan.promoted, message_bytes_max=app.options.message_bytes_max
+        )
+        if self.touch is not None:
+            frame.touch = _toucher(self.touch, name)
+        frame.parts = {app.declared.tables[table].number: task.parts[table] for table in tables}
+        return TimerRunner(
+            app.declared.timers[name], frame, retries=app.options.retries, timeout_s=app.options.timeout_s
+        )
 
     def _failing(self, name: str) -> Any:
         """Return what says how a reader fails; a sending half does as whom it sends for."""

@@ -99,11 +99,13 @@ def _has_ended(state: TaskState | None, tp: TopicPartition) -> bool:
 def _sent_by(app: Any, sub: SubTopology) -> set[str]:
     """Return the topics that the code of a sub-topology's agents refers to: it has no use for one but to send."""
     topics = app.declared.topics.values()
+    agents = app.declared.agents
+    functions = [agents[r.agent].fun for r in sub.readers if r.sends_to is None and r.agent in agents]
+    functions += [app.declared.timers[name].fun for name in sub.timers]
     return {
         name
-        for reader in sub.readers
-        if reader.sends_to is None and reader.agent in app.declared.agents
-        for topic in topics_touched(app.declared.agents[reader.agent].fun, topics)
+        for fun in functions
+        for topic in topics_touched(fun, topics)
         if isinstance(topic, Topic)
         for name in topic.topics
     }

@@ -36,6 +36,7 @@ from headwater.engine.probe import nodes_of
 from headwater.engine.runner import Relearn
 from headwater.engine.session import Session
 from headwater.engine.slot import Slot
+from headwater.engine.timer import place_timers
 from headwater.engine.topology import AgentSpec, Topology, build_topology, check_same
 from headwater.engine.watermarked import watermarked
 from headwater.log import open_log
@@ -273,6 +274,7 @@ class Engine(Service):
             )
         windowed = [table.name for table in app.declared.tables.values() if table.windowed]
         topology = build_topology(app.id, name, specs, self.ensure_topic, windowed)
+        place_timers(app, topology, self._learned)
         written = frozenset(topics_written(app.declared, (spec.name for spec in specs)))
 
         def ensure(topic: str, declared: str) -> int:
@@ -355,7 +357,7 @@ class Engine(Service):
             else:
                 check_same(topology, found.topology, name)
                 return found
-        names = [reader.name for sub in topology.subs for reader in sub.readers]
+        names = [name for sub in topology.subs for name in (*(r.name for r in sub.readers), *sub.timers)]
         topics = sorted(
             {*topology.source_topics, *topology.repartition_topics, *topology.late_topics, *written}
         )

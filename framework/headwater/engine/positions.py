@@ -63,7 +63,7 @@ class TaskState:
     `read`: by "topic/partition" the offset to read from; `clocks`: effective time by channel; `changelog`: by table the
     next changelog offset; `emitted`: by "topic/partition" the next emit sequence of this task's channel there; `seen`: by
     "topic/partition" how far records were dispatched, whatever agents hold back; `watermark`: the task's; `watermarks`:
-    by channel.
+    by channel; `timers`: by event-time timer the number of the last multiple that was run.
     """
 
     task: int
@@ -81,6 +81,7 @@ class TaskState:
     seen: dict[str, int] = field(default_factory=dict)
     watermark: int | None = None
     watermarks: dict[str, ChannelTime] = field(default_factory=dict)
+    timers: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the record's value."""

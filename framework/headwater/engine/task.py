@@ -11,7 +11,7 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter, Runner
 from headwater.engine.task_time import TaskTime, moves_watermarks
+from headwater.engine.timer import TimerRunner, next_due
 from headwater.merge.channel import END_OF_TIME, NEVER, Channel
 from headwater.merge.merge import Group, Merge
 from headwater.stream.frame import Rows, Work
@@ -77,6 +78,7 @@ class Task:
         """By table whose changes are read: the topic they go to, and how its keys are shown."""
         self.lock_steps: list[list[Runner | OperatorRunner]] = []
         self.watchers: list[Watcher] = []
+        self.timers: list[TimerRunner] = []
         self.reads: dict[str, set[int]] = {}
         self.merge = Merge([])
         self.time = TaskTime([], is_kept=False)
@@ -128,6 +130,8 @@ class Task:
         if state is None:
             return
         self.time.begin(state)
+        for timer in self.timers:
+            timer.last = state.timers.get(timer.timer.name)
         self.epoch = state.epoch
         self.task_time = NEVER if state.time is None else state.time
         self.emitted = dict(state.emitted)
@@ -160,9 +164,9 @@ class Task:
         return self.time.watermark
 
     @property
-    def runners(self) -> list[Runner | OperatorRunner]:
-        """All runners, in order of declaration within each set."""
-        return [runner for together in self.lock_steps for runner in together]
+    def runners(self) -> list[Runner | OperatorRunner | TimerRunner]:
+        """All runners, in order of declaration within each set; timers last."""
+        return [*(runner for together in self.lock_steps for runner in together), *self.timers]
 
     # Groups
 
@@ -305,7 +309,10 @@ class Task:
         every, work, bad = self._take(group) if len(group) else self._take_mark()
         for letter in bad:
             self.dead_letter(letter)
-        await self._hand_out(every, work)
+        if self.timers:
+            await self._hand_out_timed(every, work)
+        else:
+            await self._hand_out(every, work)
         if self.time.watermark > before:
             await self._advance(len(self.rows) - 1, self.time.watermark)
         self.groups.append(group.cut)
@@ -315,6 +322,30 @@ class Task:
         for watcher in self.watchers:
             if watcher.due <= watermark:
                 await watcher.advance(row, watermark)
+
+    async def _hand_out_timed(self, every: Work, work: Work) -> None:
+        """Hand records out with the timers run between them, each behind the very record that made it due."""
+        if not len(every):
+            return
+        start = 0
+        while (due := next_due(self.timers, every)) <= every.task_watermarks[-1]:
+            at = bisect_left(every.task_watermarks, due, start)
+            await self._hand_out_part(every, work, start, at + 1)
+            for timer in self.timers:
+                if timer.due <= every.task_watermarks[at]:
+                    await timer.advance(every.rows[at], every.task_watermarks[at])
+            start = at + 1
+        await self._hand_out_part(every, work, start, len(every))
+
+    async def _hand_out_part(self, every: Work, work: Work, start: int, end: int) -> None:
+        if start >= end:
+            return
+        part = every.slice(start, end)
+        if work is every:
+            await self._hand_out(part, part)
+            return
+        first, last = every.rows[start], every.rows[end - 1] + 1
+        await self._hand_out(part, work.slice(bisect_left(work.rows, first), bisect_left(work.rows, last)))
 
     async def _hand_out(self, every: Work, work: Work) -> None:
         if not len(every):
@@ -393,13 +424,14 @@ class Task:
         if times[0] < self.task_time or not isinstance(group.channels, int):
             times = list(accumulate(times, max, initial=self.task_time))[1:]
         self.task_time = times[-1]
-        watermarks = self.time.column(group)
+        # What agents are told of records that come again after a restart is what they were told then.
+        watermarks = told = self.time.column(group)
         if self._again:
-            times, watermarks = self._times_again(piece, group, list(times), list(watermarks))
+            times, told = self._times_again(piece, group, list(times), list(watermarks))
         rows.task_times.extend(times)
         if self.time.is_kept:
             rows.watermarks.extend(piece.watermarks)
-            rows.task_watermarks.extend(watermarks)
+            rows.task_watermarks.extend(told)
         rows.timestamps.extend(piece.timestamps)
         rows.keys.extend(piece.keys)
         self._causes(piece, group)
@@ -645,6 +677,7 @@ class Task:
             None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
             self._seen(), None if self.time.watermark == NEVER else self.time.watermark,
             self.time.states(held.watermark_clocks()),
+            {t.timer.name: t.last for t in self.timers if t.last is not None},
         )  # fmt: skip
         return appends, self._changelogs, state
 

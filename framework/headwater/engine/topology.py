@@ -80,7 +80,7 @@ class SubTopology:
 
     `senders` has, for each internal topic read here, its upstream's number; `sends`, for each internal topic written here
     and read anywhere, those of this one's own topics that it hangs on (not those that hang on it). `broadcast` are topics
-    of which each task reads all partitions.
+    of which each task reads all partitions, `timers` event-time timers with the tables they touch.
     """
 
     number: int
@@ -93,6 +93,7 @@ class SubTopology:
     sends: dict[str, tuple[str, ...]] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
     broadcast: list[str] = field(default_factory=list)
+    timers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def looped(self) -> frozenset[str]:
@@ -171,6 +172,8 @@ class Topology:
                 described["windowed"] = windowed
             if sub.broadcast:
                 described["broadcast"] = sub.broadcast
+            if sub.timers:
+                described["timers"] = sorted(sub.timers)
             subs.append(described)
         return {"subs": subs}
 

@@ -29,8 +29,12 @@ def watermarked(app: Any, topology: Topology) -> frozenset[int]:
 
 
 def _asks(app: Any, sub: SubTopology) -> bool:
-    return any(reader.is_operator for reader in sub.readers) or any(
-        ATTRIBUTE in names_in(app.declared.agents[reader.agent].fun)
-        for reader in sub.readers
-        if reader.sends_to is None and reader.agent in app.declared.agents
+    return (
+        bool(sub.timers)
+        or any(reader.is_operator for reader in sub.readers)
+        or any(
+            ATTRIBUTE in names_in(app.declared.agents[reader.agent].fun)
+            for reader in sub.readers
+            if reader.sends_to is None and reader.agent in app.declared.agents
+        )
     )

@@ -270,6 +270,10 @@ class Frame:
             self._random_row = row
         return self._random
 
+    def seed(self, random: Random) -> None:
+        """Have the row in hand draw from this."""
+        self._random, self._random_row = random, self.row
+
     def begin_again(self) -> None:
         """Forget what a failed instance drew."""
         self._random = None
