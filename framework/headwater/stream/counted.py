@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.core.windowed import split_prefix, window_key, window_prefix
 from headwater.stream.closing import Closing
 from headwater.stream.operator import END_OF_TIME, Operator
-from headwater.stream.running import BESIDE, GROUPS
+from headwater.stream.running import BESIDE, ENDED, GROUPS
 
 if TYPE_CHECKING:
     from headwater.stream.fold import Fold
@@ -34,7 +34,6 @@ class CountAggregate(Operator):
         self._groups: State = context.state(GROUPS)
         self._beside: State | None = context.state(BESIDE) if self._fold.grows else None
         self._closing = Closing(context, self._results)
-        self._ended = context.watermark == END_OF_TIME
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Add the record; the n-th closes the window."""
@@ -62,10 +61,11 @@ class CountAggregate(Operator):
 
     def advance(self, watermark: int) -> None:
         """Close what is not full at the end, in key order."""
-        if watermark < END_OF_TIME or self._ended:
+        if watermark < END_OF_TIME or self._groups.get(ENDED):
             return
-        self._ended = True
-        for place, (count, latest, acc) in list(self._groups.scan()):
+        groups = list(self._groups.scan())
+        self._groups.put(ENDED, 1)
+        for place, (count, latest, acc) in groups:
             if acc is None:
                 continue
             start = count - count % self._size

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 GROUPS, BESIDE = "groups", "beside"
 
+ENDED = b""
+"""The row of `groups` that says that results have been given at END-OF-TIME; no group has an empty place."""
+
 
 class RunningAggregate(Operator):
     """One row a key.
@@ -46,7 +49,6 @@ class RunningAggregate(Operator):
         self._beside: State | None = context.state(BESIDE) if self._fold.grows else None
         table = self._results.table
         self._table: TableRows | None = None if table is None else context.table(table)
-        self._ended = context.watermark == END_OF_TIME
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Add the record to its group, or take it away."""
@@ -83,12 +85,11 @@ class RunningAggregate(Operator):
 
     def advance(self, watermark: int) -> None:
         """Give each group at the end, in key order."""
-        if watermark < END_OF_TIME or self._ended:
+        if watermark < END_OF_TIME or self._groups.get(ENDED):
             return
-        self._ended = True
-        if not self._results.is_read():
-            return
-        for place, (_, latest, acc) in self._groups.scan():
+        groups = list(self._groups.scan()) if self._results.is_read() else []
+        self._groups.put(ENDED, 1)
+        for place, (_, latest, acc) in groups:
             key = split_prefix(place)
             values = self._fold.result(acc, self._fold.beside(self._beside, place))
             self._context.emit(key, {"key": self._results.key(key), **values}, latest)

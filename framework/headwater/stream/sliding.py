@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _PLACE = Struct(">QQ")
 _OFFSET = 1 << 63
 
+_CLOSED_TO = b""
+"""The row of `groups` that has the end of the last window that was closed; no record has an empty place."""
+
 
 class SlidingAggregate(Operator):
     """One row a key and event time t, over [t - size, t]: the span [t - size, t + 1).
@@ -42,14 +45,16 @@ class SlidingAggregate(Operator):
         self._context = context
         self._groups: State = context.state(GROUPS)
         self._closing = Closing(context, self._results)
-        # Windows by their end, and records by when they go; a window at or below the watermark was closed before.
+        # Windows by their end, and records by when they go. Windows are closed in the order of their ends.
         self._open: list[tuple[int, bytes]] = []
         self._kept: list[tuple[int, bytes]] = []
-        closed_to = context.watermark - self._results.grace_ms
+        closed_to = self._groups.get(_CLOSED_TO)
         for place, _ in self._groups.scan():
+            if place == _CLOSED_TO:
+                continue
             time = _PLACE.unpack(place[-16:])[0] - _OFFSET
             self._kept.append((time + self._size, place))
-            if time + 1 > closed_to:
+            if closed_to is None or time + 1 > closed_to:
                 self._open.append((time + 1, place[:-8]))
         self._open = sorted(set(self._open))
         heapq.heapify(self._kept)
@@ -111,6 +116,7 @@ class SlidingAggregate(Operator):
             if self._groups.get(instant + bytes(8)) is not None:
                 window = window_key(split_prefix(prefix), time - self._size, end)
                 self._closing.close(window, end, self._folded(prefix, time))
+                self._groups.put(_CLOSED_TO, end)
             heapq.heappop(self._open)
         # A record that isn't late has a time from watermark - grace on, and looks back by the size.
         while self._kept and (watermark == END_OF_TIME or self._kept[0][0] + grace < watermark):

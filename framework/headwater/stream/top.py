@@ -11,7 +11,7 @@ from headwater.core.windowed import split_prefix, split_window_key, window_key, 
 from headwater.stream.aggregate import orderable, plain
 from headwater.stream.operator import END_OF_TIME, Operator
 from headwater.stream.plan import getter
-from headwater.stream.running import GROUPS
+from headwater.stream.running import ENDED, GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,6 @@ class Top(Operator):
         self._groups: State = context.state(GROUPS)
         table = self._results.table
         self._table: TableRows | None = None if table is None else context.table(table)
-        self._ended = context.watermark == END_OF_TIME
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Rank the record."""
@@ -157,12 +156,11 @@ class Top(Operator):
 
     def advance(self, watermark: int) -> None:
         """Give each key's rows at the end, in key order."""
-        if watermark < END_OF_TIME or self._ended:
+        if watermark < END_OF_TIME or self._groups.get(ENDED):
             return
-        self._ended = True
-        if not self._results.is_read():
-            return
-        for place, (latest, rows) in self._groups.scan():
+        groups = list(self._groups.scan()) if self._results.is_read() else []
+        self._groups.put(ENDED, 1)
+        for place, (latest, rows) in groups:
             key = split_prefix(place)
             shown = {"key": self._results.key(key)}
             for _, ranked in self._ranking.ranked(rows):
