@@ -123,17 +123,16 @@ def test_records_leave_once_no_partner_in_time_can_come() -> None:
         assert len(bench.state("rows").rows) < 20
 
 
-def test_a_range_that_begins_too_early_or_is_none_is_an_error() -> None:
-    for found, message in [
-        ((0, 5), "give the join reach="),
-        (7, "gives the first and the last"),
-        (("a", "b"), "gives"),
-    ]:
-        rule = JoinRule("j", Range(True, of=lambda value, found=found: found), False, False, pair)
-        bench = Bench(lambda rule=rule: IntervalJoin(rule, Kept(), Kept()))
-        with pytest.raises(ValueRefusedError, match=message):
-            bench.feed(Row("a", {"id": 1}, 3))
-        assert not bench.state("rows").rows
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [((0, 5), "give the join reach="), (7, "gives the first and the last"), (("a", "b"), "gives")],
+)
+def test_a_range_that_begins_too_early_or_is_none_is_an_error(found: Any, message: str) -> None:
+    rule = JoinRule("j", Range(True, of=lambda _: found), False, False, pair)
+    bench = Bench(lambda: IntervalJoin(rule, Kept(), Kept()))
+    with pytest.raises(ValueRefusedError, match=message):
+        bench.feed(Row("a", {"id": 1}, 3))
+    assert not bench.state("rows").rows
 
 
 TABLE_ROWS = st.lists(
