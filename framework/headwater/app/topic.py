@@ -14,7 +14,7 @@ from headwater.core.keys import decode_key, encode_key
 from headwater.core.names import refuse_internal
 from headwater.core.times import duration_ms
 from headwater.core.values import codec_for
-from headwater.stream.plan import StreamPlan, key_selector
+from headwater.stream.plan import RECORD_KEY, StreamPlan, key_selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,9 +137,16 @@ class Topic(FaustTopic):
             raise MisuseError(f"topic.stream() takes no options; found {', '.join(sorted(kwargs))}")
         return Stream(self._app, StreamPlan(tuple(self.topics)))
 
-    def group_by(self, key: Any, *, name: str | None = None, partitions: int | None = None) -> Stream:
-        """Return an unbound stream in which each record goes to its new key's home."""
-        return self.stream().group_by(key, name=name, partitions=partitions)
+    def group_by(
+        self,
+        key: Any = RECORD_KEY,
+        *,
+        name: str | None = None,
+        partitions: int | None = None,
+        key_type: Any = None,
+    ) -> Stream:
+        """Return an unbound stream in which each record goes to its new key's home; without a key its own is taken."""
+        return self.stream().group_by(key, name=name, partitions=partitions, key_type=key_type)
 
     def filter(self, fun: Any) -> Stream:
         """Return an unbound stream of the values the function says yes to."""

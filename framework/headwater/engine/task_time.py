@@ -85,6 +85,13 @@ class TaskTime:
             return True
         return self._least(reached, ignored) > self.watermark
 
+    def is_over(self) -> bool:
+        """Tell whether the watermark won't move any more, so that nothing more is closed by it."""
+        if not self.is_kept:
+            return True
+        ended = all(c.done and not c.size for at, c in enumerate(self.channels) if at not in self.looped)
+        return ended and not self.has_news(sends=True)
+
     def idle_in_s(self) -> float | None:
         """Return in how many seconds an input's silence will count, or None."""
         if not self.is_kept or not self.idles:
