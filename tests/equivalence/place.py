@@ -26,16 +26,23 @@ class Place:
     app: str
     environment: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = print
+    log: str = ""
+    """The log's URL, where it is not a folder of the place."""
+
+    @property
+    def log_url(self) -> str:
+        """Return the log's URL."""
+        return self.log or f"file://{self.folder}/log"
 
     def with_app(self, app: str, **environment: str) -> Place:
         """Return the same place seen through another app module and environment."""
-        return Place(self.folder, app, {**self.environment, **environment}, self.note)
+        return Place(self.folder, app, {**self.environment, **environment}, self.note, self.log)
 
     def run(self, *arguments: str | Path, codes: Sequence[int] = (0,)) -> str:
         """Run a command and return what it wrote to stdout; note how long it took."""
         command = [
             sys.executable, "-m", "headwater", "-A", self.app,
-            "--log", f"file://{self.folder}/log", "--archive", f"file://{self.folder}/archive",
+            "--log", self.log_url, "--archive", f"file://{self.folder}/archive",
             "--state", f"{self.folder}/state", *map(str, arguments),
         ]  # fmt: skip
         paths = os.pathsep.join([str(ROOT / "framework"), str(ROOT)])
