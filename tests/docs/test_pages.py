@@ -27,6 +27,7 @@ COMMANDS = [
     "promote",
     "rollback",
     "discard",
+    "doctor",
     "archive run",
     "archive ls",
     "archive verify",

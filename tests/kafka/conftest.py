@@ -40,7 +40,18 @@ def alone(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         clear()
 
 
-FIXED = ("departures", "flight", "orders", "receipts", "audits", "ranks", "failing", "holding", "numbers", "lists")
+FIXED = (
+    "departures",
+    "flight",
+    "orders",
+    "receipts",
+    "audits",
+    "ranks",
+    "failing",
+    "holding",
+    "numbers",
+    "lists",
+)
 """How the topics of the apps begin that these tests share with those of the embedded log."""
 
 

@@ -104,7 +104,7 @@ class App(FaustApp):
         """Declare a topic; several names are read as one stream of one type.
 
         Options: key_type, value_type, key_serializer, value_serializer ("json", "raw", "text"), partitions, external;
-        event_time, lateness, max_jump, idle_after, keyed_by, hot (docs/guide/event-time.md).
+        event_time, lateness, max_jump, idle_after, keyed_by, hot (docs/guide/event-time.md); kafka (docs/operate.md).
         """
         _check_topic_options(topics, options)
         topic = Topic(self, topics=topics, **options)
@@ -377,9 +377,10 @@ _TOPIC_OPTIONS = (
     "max_jump",
     "idle_after",
     "keyed_by",
+    "kafka",
 )
 
-_KEPT = "nothing: the log keeps what is not archived, and `headwater trim` drops what is"
+_KEPT = "kafka={'retention.ms': …, 'cleanup.policy': …} on Kafka; else the log keeps what is not archived"
 
 REFUSED_TOPIC_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "retention": ((None,), _KEPT),

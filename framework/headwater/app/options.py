@@ -22,6 +22,8 @@ class AppOptions:
     archive: str | None = None
     state: str | None = None
     archive_options: Mapping[str, Any] | None = None
+    kafka: Mapping[str, Any] | None = None
+    """librdkafka's settings by its own names, for a log on Kafka."""
     """Of the archive's storage, such as its endpoint: fsspec's own, and timeout_s, patience_s, accelerate."""
     guarantee: Guarantee = "exactly_once"
     epoch_s: float | None = None
@@ -50,6 +52,10 @@ class AppOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise MisuseError(f"App({name}=…) is a URL or a folder; found {value!r}")
+        if self.kafka is not None and not isinstance(self.kafka, Mapping):
+            raise MisuseError(
+                f"App(kafka=…) is a dict of librdkafka's settings; found a {type(self.kafka).__name__}"
+            )
         if self.archive_options is not None and not isinstance(self.archive_options, Mapping):
             raise MisuseError(
                 f"App(archive_options=…) is a dict of storage options; found a {type(self.archive_options).__name__}"
@@ -145,8 +151,8 @@ REFUSED: dict[str, str] = {
     "broker_consumer": _LOG,
     "broker_producer": _LOG,
     "url": _LOG,
-    "broker_credentials": _LOG,
-    "ssl_context": _LOG,
+    "broker_credentials": "kafka= (librdkafka's sasl.* settings)",
+    "ssl_context": "kafka= (librdkafka's ssl.* settings)",
     "blocking_timeout": "timeout_s=",
     "broker_api_version": _ENGINE,
     "broker_check_crcs": "nothing: checksums are always checked",
@@ -204,8 +210,8 @@ REFUSED: dict[str, str] = {
     "stream_ack_exceptions": _ACK,
     "topic_allow_declare": "nothing: topics that are not there are made when the app starts",
     "topic_disable_leader": _ENGINE,
-    "topic_replication_factor": "nothing: the embedded log has one copy; archive what must not be lost",
-    "replication_factor": "nothing: the embedded log has one copy; archive what must not be lost",
+    "topic_replication_factor": "nothing: the brokers' default.replication.factor; the embedded log has one copy",
+    "replication_factor": "nothing: the brokers' default.replication.factor; the embedded log has one copy",
     "reply_create_topic": _REPLY,
     "create_reply_topic": _REPLY,
     "reply_expires": _REPLY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from faust.topics import Topic as FaustTopic
@@ -17,7 +18,7 @@ from headwater.core.values import codec_for
 from headwater.stream.plan import RECORD_KEY, StreamPlan, key_selector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
     from headwater.app.owner import AppLike
@@ -30,6 +31,10 @@ def _duration(value: float | timedelta | None, what: str, *, zero: bool = True) 
     return None if value is None else duration_ms(value, what, zero=zero)
 
 
+def _broker_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class Topic(FaustTopic):
     """One topic, or several of the same types that are read as one.
 
@@ -37,6 +42,7 @@ class Topic(FaustTopic):
     a field or a function of the value. `lateness`: how far out of order records may be. `max_jump`: how far one record may
     push the clock. `idle_after`: after how long a silent input is left out. `keyed_by`: the field that the record key is.
     `hot`: archivers of this app drop records from the log that are archived and older than this (None: nothing is dropped).
+    `kafka`: how brokers keep the topic, by Kafka's names; the topic is made so, and one that is there must be so.
     """
 
     # faust's __init__ compiles decoders and queues of its own engine; none of them is wanted.
@@ -57,6 +63,7 @@ class Topic(FaustTopic):
         idle_after: float | timedelta | None = None,
         keyed_by: Any = None,
         hot: float | timedelta | None = None,
+        kafka: Mapping[str, Any] | None = None,
     ) -> None:
         """Check names and types; nothing is made in the log."""
         if not topics:
@@ -95,6 +102,11 @@ class Topic(FaustTopic):
         self.idle_after_ms = _duration(idle_after, f"{where}idle_after", zero=False)
         self.keyed_by = None if keyed_by is None else key_selector(keyed_by)
         self.hot_ms = _duration(hot, f"{where}hot")
+        if kafka is not None and not isinstance(kafka, Mapping):
+            raise MisuseError(
+                f"{where}kafka is a dict of Kafka's own topic settings (retention.ms…); found {kafka!r}"
+            )
+        self.kafka = {name: _broker_text(value) for name, value in (kafka or {}).items()}
         self.members: tuple[Topic, ...] = (self,)
 
     @property
@@ -127,6 +139,7 @@ class Topic(FaustTopic):
             "hot_ms": self.hot_ms,
             "idle_after_ms": self.idle_after_ms,
             "keyed_by": self.keyed_by,
+            "kafka": self.kafka,
         }
 
     # -- reading is declared
@@ -296,7 +309,7 @@ def _refuse_send_options(options: Mapping[str, Any]) -> None:
 _READ = "@app.agent(topic): agents read topics"
 _SEND = "topic.send(key=…, value=…)"
 _DECODE = "value_type, key_type and value_serializer on the topic; what can't be decoded goes to dead letters"
-_KEPT = "nothing: the log keeps what is not archived, and `headwater trim` drops what is"
+_KEPT = "app.topic(kafka={'retention.ms': …}) on Kafka; else the log keeps what is not archived"
 _INTERNAL = "nothing: internal topics are named and made by the engine"
 _DECLARE = "nothing: topics are made when the app starts, or at the first send"
 

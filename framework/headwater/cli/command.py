@@ -42,7 +42,7 @@ def _shared_options() -> list[click.Parameter]:
 
     return [
         option("-A", "--app", "app", is_eager=True, metavar="MODULE[:APP]", help="The app's module; the current directory is searched first."),
-        option("--log", "log", metavar="URL", help="The log: file://DIR or memory://NAME."),
+        option("--log", "log", metavar="URL", help="The log: file://DIR, kafka://HOST:PORT[,HOST:PORT] or memory://NAME."),
         option("--archive", "archive", metavar="URL", help="The archive's folder, an fsspec URL."),
         option("--state", "state", metavar="DIR", help="Where workers keep their stores."),
         option("--json", "json", is_flag=True, help="One JSON object a line on stdout, and nothing else there."),

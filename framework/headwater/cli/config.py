@@ -24,7 +24,7 @@ def config(session: Session) -> None:
     if session.target is not None:
         options = session.target.app.options
         for field in fields(options):
-            if field.name in ("log", "archive", "state", "archive_options"):
+            if field.name in ("log", "archive", "state", "archive_options", "kafka"):
                 continue
             value = getattr(options, field.name)
             origin = "default" if value == field.default else f"App({field.name}=…)"

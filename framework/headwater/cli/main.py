@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("declared", "models", "List the value types of the app's topics and tables."),
     "reset": ("reset", "reset", "Delete the app's local state."),
     "config": ("config", "config", "Show the settings in force and where each came from."),
+    "doctor": ("doctor", "doctor", "Look at versions, clock, state folder, log and archive."),
     "completion": ("completion", "completion", "Print the completion script of a shell."),
 }
 

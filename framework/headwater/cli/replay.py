@@ -143,7 +143,7 @@ class Watch:
         from headwater.log import open_log
 
         # Of its own: a log object is for one thread.
-        log = open_log(self._session.settings.log)
+        log = open_log(self._session.settings.log, self._session.settings.kafka)
         try:
             archive = open_archive(
                 self._session.settings.archive, log.log_id, self._session.settings.archive_options

@@ -62,18 +62,19 @@ class Session:
     def settings(self) -> Settings:
         """The settings in force: option, environment, App, default."""
         options = {name: getattr(self.options, name) for name in ("log", "archive", "state")}
-        keywords, archive_options = {}, None
+        keywords, archive_options, kafka = {}, None, None
         if self.target is not None:
             keywords = {name: getattr(self.target.app.options, name) for name in ("log", "archive", "state")}
             archive_options = self.target.app.options.archive_options
-        return Settings.resolve(options, keywords, archive_options=archive_options)
+            kafka = self.target.app.options.kafka
+        return Settings.resolve(options, keywords, archive_options=archive_options, kafka=kafka)
 
     @cached_property
     def log(self) -> Log:
         """The log."""
         from headwater.log import open_log
 
-        return open_log(self.settings.log)
+        return open_log(self.settings.log, self.settings.kafka)
 
     @cached_property
     def archive(self) -> Archive:

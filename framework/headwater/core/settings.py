@@ -18,6 +18,8 @@ from headwater.core.errors import MisuseError, did_you_mean
 
 PREFIX = "HEADWATER_"
 ARCHIVE_OPTIONS = f"{PREFIX}ARCHIVE_OPTIONS"
+KAFKA = f"{PREFIX}KAFKA_"
+KAFKA_CONFIG = f"{KAFKA}CONFIG"
 HIDDEN = "***"
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -29,9 +31,11 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
 )
 _SECRET_NAME = re.compile(
     r"passw|secret|token|sasl|credential|api_?key|access_?key|account_?key|customer_?key|private_?key|signature|"
-    r"connection_?string|^key$",
+    r"connection_?string|^key$|key\.pem|keystore|assertion",
     re.IGNORECASE,
 )
+
+_SHOWN = frozenset({"sasl.mechanism", "sasl.mechanisms"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,15 @@ class Setting:
 class Settings:
     """The settings in force. `state` is a folder, or `memory://` for none.
 
-    `archive_options` are the archive storage's own options (endpoint, credentials, time-outs).
+    `archive_options` are the archive storage's own options (endpoint, credentials, time-outs); `kafka` are librdkafka's
+    settings by its own names, for a log on Kafka.
     """
 
     log: str = DEFAULTS["log"]
     archive: str = DEFAULTS["archive"]
     state: str = DEFAULTS["state"]
     archive_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    kafka: Mapping[str, str] = field(default_factory=dict, hash=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -64,12 +70,14 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         *,
         archive_options: Mapping[str, Any] | None = None,
+        kafka: Mapping[str, Any] | None = None,
     ) -> Settings:
         """Return what holds, given options of the command line and keywords of App by setting name.
 
         None means not given; an empty variable counts as not given. `environment` is the process's own unless given.
         Archive options of the environment (a JSON object) are added to those of App, and win over them name by name.
-        Raises MisuseError for a name that is no setting, and for an empty value.
+        Kafka's settings come from variables (HEADWATER_KAFKA_SASL_PASSWORD is sasl.password), before the file that
+        HEADWATER_KAFKA_CONFIG names, before App's. Raises MisuseError for a name that is no setting, and for an empty value.
         """
         options, app = options or {}, app or {}
         variables = read_environment(environment)
@@ -97,14 +105,69 @@ class Settings:
             places = [f"environment {ARCHIVE_OPTIONS}"] if from_environment else []
             places += ["App(archive_options=…)"] if archive_options else []
             origins["archive_options"] = " and ".join(places)
-        return cls(**values, archive_options=MappingProxyType(merged), origins=MappingProxyType(origins))
+        chosen, chosen_by = _kafka_settings(variables, kafka or {})
+        origins.update({f"kafka.{name}": origin for name, origin in chosen_by.items()})
+        return cls(
+            **values,
+            archive_options=MappingProxyType(merged),
+            kafka=MappingProxyType(chosen),
+            origins=MappingProxyType(origins),
+        )
 
     def shown(self) -> list[Setting]:
         """Return the settings as people may see them, in the order of declaration."""
         return [
             Setting(name, hide_secrets(name, getattr(self, name)), self.origins.get(name, "default"))
             for name in (*DEFAULTS, *(["archive_options"] if self.archive_options else []))
+        ] + [
+            Setting(
+                f"kafka.{name}", hide_secrets(name, value), self.origins.get(f"kafka.{name}", "App(kafka=…)")
+            )
+            for name, value in sorted(self.kafka.items())
         ]
+
+
+def _kafka_settings(
+    variables: Mapping[str, str], app: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return librdkafka's settings, and where each came from."""
+    found: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    path = variables.get(KAFKA_CONFIG)
+    for name, item in app.items():
+        found[name], origins[name] = _text(item), "App(kafka=…)"
+    given = _properties(path) if path else {}
+    for name, value in given.items():
+        found[name], origins[name] = value, f"file {path}"
+    for variable, value in variables.items():
+        if variable.startswith(KAFKA) and variable != KAFKA_CONFIG and value:
+            name = variable.removeprefix(KAFKA).lower().replace("_", ".")
+            found[name], origins[name] = value, f"environment {variable}"
+    return found, origins
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _properties(path: str) -> dict[str, str]:
+    """Return the settings in a file of `name=value` lines, as Kafka's own tools read them."""
+    found: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.strip()
+                if not text or text.startswith(("#", "!")):
+                    continue
+                name, equals, value = text.partition("=")
+                if not equals or not name.strip():
+                    # Not shown: it may hold a secret.
+                    raise MisuseError(f"{KAFKA_CONFIG}: {path}, line {number}, is not name=value")
+                found[name.strip()] = value.strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise MisuseError(f"{KAFKA_CONFIG}: {path} can't be read: {reason}") from error
+    return found
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
@@ -138,7 +201,7 @@ def hide_secrets(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{inner}={hide_secrets(str(inner), item)}" for inner, item in value.items())
     text = str(value)
-    if _SECRET_NAME.search(name):
+    if _SECRET_NAME.search(name) and name not in _SHOWN:
         return HIDDEN
     if "://" not in text:
         return text

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import inspect
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from mode import Service
 from headwater.archive import open_archive
 from headwater.core.batch import Append
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import GenerationError, TopologyError
+from headwater.core.errors import GenerationError, LogInterruptedError, TopologyError
 from headwater.core.names import group_of, internal_topic
 from headwater.core.partitioner import partition_of
 from headwater.core.settings import Settings
@@ -34,7 +35,7 @@ from headwater.engine.plan import RunPlan
 from headwater.engine.positions import Positions
 from headwater.engine.probe import nodes_of
 from headwater.engine.runner import Relearn
-from headwater.engine.session import Session
+from headwater.engine.session import BACK_OFF_MAX_S, BACK_OFF_MIN_S, Session
 from headwater.engine.slot import Slot
 from headwater.engine.timer import place_timers
 from headwater.engine.topology import AgentSpec, Topology, build_topology, check_same
@@ -87,6 +88,7 @@ class Engine(Service):
         self._archive: Archive | None = None
         self._learned: dict[str, frozenset[str]] = {}
         self._stopping = False
+        self._told_to_stop = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
 
     # What the app asks
@@ -102,13 +104,15 @@ class Engine(Service):
             None,
             {"log": options.log, "archive": options.archive, "state": options.state},
             archive_options=options.archive_options,
+            kafka=options.kafka,
         )
 
     @property
     def log_client(self) -> Log:
         """The log, opened at first use."""
         if self._log is None:
-            self._log = open_log(self.settings.log)
+            settings = self.settings
+            self._log = open_log(settings.log, settings.kafka)
         return self._log
 
     @property
@@ -171,16 +175,19 @@ class Engine(Service):
         """Return a topic's partition count; make it where it is missing, as declared, else with the app's number."""
         log = self.log_client
         info = log.topic(topic)
+        known = self.app.declared.topics.get(declared or topic)
+        config = {} if known is None else known.kafka
         if info is not None:
+            if config and declared in (None, topic):
+                log.create_topic(topic, info.partitions, config)  # it is there: only looked at
             return info.partitions
         count = None
         if declared is not None and declared != topic:
             base = log.topic(declared)
             count = base.partitions if base is not None else None
-        known = self.app.declared.topics.get(declared or topic)
         if count is None and known is not None:
             count = known.partitions
-        return log.create_topic(topic, count or self.app.options.partitions).partitions
+        return log.create_topic(topic, count or self.app.options.partitions, config).partitions
 
     # Life
 
@@ -196,11 +203,16 @@ class Engine(Service):
         for waiter in (ended, ready):
             waiter.cancel()
 
-    async def on_stop(self) -> None:
-        """Finish the open epoch, leave the group, close everything."""
+    def stop_soon(self) -> None:
+        """Finish the open epoch and leave the group; whatever is waited for, isn't any longer."""
         self._stopping = True
+        self._told_to_stop.set()
         if self.session is not None:
             self.session.stop()
+
+    async def on_stop(self) -> None:
+        """Finish the open epoch, leave the group, close everything."""
+        self.stop_soon()
         if self._main is not None:
             await asyncio.wait([self._main], timeout=9)
             self._main.cancel()
@@ -211,10 +223,21 @@ class Engine(Service):
             self._log.close()
 
     async def _run(self) -> None:
+        wait_s = BACK_OFF_MIN_S
         try:
             while not self._stopping:
-                if not await self._run_session():
-                    return
+                try:
+                    if not await self._run_session():
+                        return
+                    wait_s = BACK_OFF_MIN_S
+                except LogInterruptedError as error:
+                    options = self.app.run or RunOptions()
+                    if options.until_idle and self._log is None:
+                        raise  # whoever waits for the end is told at once that there is no log
+                    log_.warning("%s; trying again in %.1f s", error, wait_s)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._told_to_stop.wait(), wait_s)
+                    wait_s = min(BACK_OFF_MAX_S, 2 * wait_s)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -415,7 +438,11 @@ class Engine(Service):
             if version == seen:
                 continue
             seen = version
-            pointer = await asyncio.to_thread(control.pointer)
+            try:
+                pointer = await asyncio.to_thread(control.pointer)
+            except LogInterruptedError:
+                seen = None  # asked again, once the log answers; the session says what is wrong
+                continue
             if pointer != session.plan.generation:
                 log_.info("another generation is promoted; switching", extra={"generation": pointer})
                 session.switch = True

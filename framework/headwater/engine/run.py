@@ -75,9 +75,14 @@ async def _run(app: App, last_resort: threading.Timer) -> int:
     # What is there at start lives as long as the process: the collector needn't look at it again (it cost a peer 17 %).
     gc.collect()
     gc.freeze()
-    await app.maybe_start()
     ended = asyncio.create_task(engine.finished.wait())
     told = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(app.maybe_start())
+    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # It may be waiting for a log that isn't there.
+        engine.stop_soon()
+    await starting
     try:
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         if told.done():

@@ -107,6 +107,15 @@ class Membership(ABC):
         del changed
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a log that an operator may want to know; `advice` is empty where nothing is wrong."""
+
+    check: str
+    found: str
+    advice: str = ""
+
+
 class Watch(ABC):
     """Hears of commits by any process, for an event loop to wait on; it may also hear of nothing at all, or twice."""
 
@@ -267,6 +276,10 @@ class Log(ABC):
         A committer that is killed between its commit and the telling is not heard: look now and then all the same.
         """
         return None
+
+    def examine(self) -> list[Finding]:
+        """Look at the log as `headwater doctor` does: what it runs on, and what of it will bite."""
+        return []
 
     @abstractmethod
     def close(self) -> None:

@@ -157,8 +157,25 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> Non
 def test_a_log_that_cannot_be_opened_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     assert "file" in run("--log", "file://./file", "topics", code=1).err
-    found = run("--log", "kafka://nowhere:9092", "topics", code=2)
-    assert "can't open the log 'kafka://nowhere:9092'" in found.err
+    found = run("--log", "redis://nowhere:9092", "topics", code=2)
+    assert "can't open the log 'redis://nowhere:9092'" in found.err
+
+
+def test_a_broker_that_is_not_there_is_named_at_once(run: Run) -> None:
+    found = run("--log", "kafka://127.0.0.1:1", "topics", code=1)
+    assert found.err.startswith("headwater: no Kafka broker answers at kafka://127.0.0.1:1: 127.0.0.1:1 (")
+    assert "headwater doctor" in found.err
+    assert len(found.err.strip().splitlines()) == 1
+    for wrong in ("kafka://", "kafka://host:port", "kafka://:9"):
+        assert "kafka://HOST:PORT" in run("--log", wrong, "topics", code=2).err
+
+
+def test_the_doctor_says_what_is_there_and_what_is_not(run: Run) -> None:
+    rows = {row["check"]: row for row in run("doctor", "--json").rows}
+    assert {rows[check]["state"] for check in ("versions", "state", "clock", "log", "archive")} == {"ok"}
+    rows = {row["check"]: row for row in run("--log", "kafka://127.0.0.1:1", "doctor", "--json", code=1).rows}
+    assert rows["log"]["state"] == "failed"
+    assert "start the brokers" in rows["log"]["advice"]
 
 
 def test_config_says_where_each_value_came_from_and_hides_secrets(

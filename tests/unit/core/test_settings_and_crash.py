@@ -170,3 +170,41 @@ def test_near_names_are_offered_and_a_clock_for_tests_moves_only_when_told() -> 
     assert (clock.now_ms(), clock.monotonic_s()) == (2500, 2.5)
     assert SYSTEM_CLOCK.now_ms() > 1_600_000_000_000
     assert SYSTEM_CLOCK.monotonic_s() <= SYSTEM_CLOCK.monotonic_s()
+
+
+def test_kafkas_settings_come_from_variables_a_file_and_the_app_in_this_order(tmp_path: Path) -> None:
+    file = tmp_path / "kafka.properties"
+    file.write_text("# ours\nfetch.min.bytes = 7\nsasl.password=hush\nssl.ca.location=/ca=1\n\n")
+    settings = Settings.resolve(
+        app={},
+        environment={"HEADWATER_KAFKA_CONFIG": str(file), "HEADWATER_KAFKA_FETCH_MIN_BYTES": "9"},
+        kafka={"fetch.min.bytes": 1, "check.crcs": False, "client.rack": "a"},
+    )
+    assert settings.kafka == {
+        "fetch.min.bytes": "9",
+        "check.crcs": "false",
+        "client.rack": "a",
+        "sasl.password": "hush",
+        "ssl.ca.location": "/ca=1",
+    }
+    shown = {setting.name: (setting.value, setting.origin) for setting in settings.shown()}
+    assert shown["kafka.fetch.min.bytes"] == ("9", "environment HEADWATER_KAFKA_FETCH_MIN_BYTES")
+    assert shown["kafka.sasl.password"] == ("***", f"file {file}")
+    assert shown["kafka.client.rack"] == ("a", "App(kafka=…)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sasl.password", "ssl.key.pem", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.config"],
+)
+def test_kafkas_secrets_are_hidden(name: str) -> None:
+    assert hide_secrets(name, "swordfish") == "***"
+
+
+def test_a_file_of_kafkas_settings_that_can_not_be_read_is_refused_without_showing_it(tmp_path: Path) -> None:
+    file = tmp_path / "kafka.properties"
+    file.write_text("swordfish\n")
+    for path, said in ((file, "line 1"), (tmp_path / "none", "can't be read")):
+        with pytest.raises(MisuseError, match=said) as refused:
+            Settings.resolve(environment={"HEADWATER_KAFKA_CONFIG": str(path)})
+        assert "swordfish" not in str(refused.value)

@@ -25,6 +25,7 @@ from headwater.core.errors import LogCorruptError, LogInterruptedError, LogUnava
 from headwater.log.extent import check_append, check_transaction
 from headwater.log.interface import (
     READ_BYTES_MAX,
+    Finding,
     Log,
     Membership,
     Placed,
@@ -35,6 +36,7 @@ from headwater.log.interface import (
 )
 from headwater.log.kafka.columns import AHEAD_MS_MAX
 from headwater.log.kafka.cursor import Cursors
+from headwater.log.kafka.examine import examine
 from headwater.log.kafka.fetch import Bell, Fetcher, KafkaTail
 from headwater.log.kafka.groups import group_members, group_positions, remove_group
 from headwater.log.kafka.member import KafkaMembership
@@ -369,6 +371,11 @@ class KafkaLog(Log):
             bells = list(self._bells)
         for bell in bells:
             bell.ring()
+
+    def examine(self) -> list[Finding]:
+        """Look at the brokers' settings that our guarantees hang on."""
+        self._check_open()
+        return examine(self.url, self._topics.admin)
 
     # Life
 

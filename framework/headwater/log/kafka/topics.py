@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import LogInterruptedError
+from headwater.core.errors import LogInterruptedError, MisuseError
 from headwater.core.names import check_topic
 from headwater.log.interface import TopicInfo
 from headwater.log.kafka.settings import admin_settings
@@ -130,12 +130,18 @@ class Topics:
         found = self.one(name)
         check_partitions(name, partitions, None if found is None else found.partitions)
         if found is not None:
+            if config:
+                self._check_config(name, config)
             return found
         new = NewTopic(name, num_partitions=partitions, config={**MADE_WITH, **config})
         try:
             self._admin.create_topics([new], operation_timeout=CALL_S)[name].result(CALL_S + 5)
         except (KafkaException, TimeoutError) as error:
             inner = kafka_error(error)
+            if inner is not None and inner.code() in (KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATION):
+                raise MisuseError(
+                    f"topic {name!r} can't be made as declared: {inner.str()}; mend app.topic(kafka=…)"
+                ) from error
             if inner is None or inner.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise unavailable(self._url, f"making the topic {name}", error) from error
         deadline_s = SYSTEM_CLOCK.monotonic_s() + SETTLE_S
@@ -148,6 +154,23 @@ class Topics:
         raise LogInterruptedError(
             f"{self._url} made the topic {name}, but its partitions have no leaders yet; try again"
         )
+
+    def _check_config(self, name: str, wanted: Mapping[str, str]) -> None:
+        """Raise MisuseError where a topic that is there is kept otherwise than declared: it is never altered silently."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        try:
+            found = self._admin.describe_configs([resource], request_timeout=CALL_S)[resource].result(
+                CALL_S + 1
+            )
+        except (KafkaException, TimeoutError) as error:
+            raise unavailable(self._url, f"asking how topic {name} is kept", error) from error
+        for setting, value in wanted.items():
+            there = found[setting].value if setting in found else None
+            if there != value:
+                raise MisuseError(
+                    f"topic {name!r} has {setting}={there}, declared is {value}; alter the topic with kafka-configs.sh, or "
+                    "declare what it has"
+                )
 
     def _has_leaders(self, name: str) -> bool:
         try:
