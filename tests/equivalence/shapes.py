@@ -9,7 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 import headwater as hw
+from headwater.stream.operator import CHANGES, LATE, OUT, OperatorSpec, Outlet
+from headwater.stream.plan import GroupBy, StreamPlan
 from tests.equivalence.world import Given
+from tests.unit.engine.small_operators import Buffer, Count, Dedupe, Windows, WindowTable, spec
 
 FAILS = "fail"
 """A value that breaks the agents that look at it."""
@@ -26,21 +29,32 @@ class Shape:
     takes: int
     repartitions: int | None
     lock_step_fails: bool
+    derived: str = ""
+    """Operators: "count" by key, "buffer" until the watermark (two inlets, late records), "chain" of three."""
 
     @property
     def free_tables(self) -> tuple[str, ...]:
         """Tables whose rows don't hang on the order of arrival across inputs."""
-        return ("sums", *(("groups",) if self.regrouped else ()), *(("tally",) if self.shared else ()))
+        return (
+            "sums", *(("groups",) if self.regrouped else ()), *(("tally",) if self.shared else ()),
+            *(("lates",) if self.derived == "buffer" else ()),
+        )  # fmt: skip
 
     @property
     def tables(self) -> tuple[str, ...]:
         """All tables."""
-        return (*self.free_tables, "chain", *(("group_chain",) if self.regrouped else ()))
+        return (
+            *self.free_tables, "chain", *(("group_chain",) if self.regrouped else ()),
+            *(("firsts", "windows") if self.derived == "chain" else ()),
+        )  # fmt: skip
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """All topics that the app writes."""
-        return ("echo", "side", *(("lists",) if self.takes else ()))
+        return (
+            "echo", "side", *(("lists",) if self.takes else ()),
+            *{"": (), "count": ("counted",), "buffer": ("sorted",), "chain": ("copies", "closed")}[self.derived],
+        )  # fmt: skip
 
 
 def make_app(shape: Shape) -> hw.App:
@@ -112,7 +126,55 @@ def make_app(shape: Shape) -> hw.App:
             async for several in stream.take(shape.takes):
                 yield [value["n"] if isinstance(value, dict) else value for value in several]
 
+    if shape.derived:
+        derive(app, shape)
     return app
+
+
+def derive(app: hw.App, shape: Shape) -> None:
+    """Declare the operators of a shape."""
+    add = app.declared.add_operator
+    if shape.derived == "count":
+        app.topic("counted", partitions=2)
+        add(spec("count", Count, "left", states=("counts",), sinks=("counted",)))
+    if shape.derived == "buffer":
+        app.topic("sorted", partitions=2)
+        add(spec("buffer", lambda: Buffer(40), "left", "right", states=("rows",), sinks=("sorted",)))
+        lates = app.Table("lates", default=int, local=True)
+
+        @app.agent(hw.Stream(app, StreamPlan((LATE + "buffer",))))
+        async def late(stream: hw.Stream) -> None:
+            async for event in stream.events():
+                lates[event.key or b"none"] += 1
+
+    if shape.derived == "chain":
+        copies = app.topic("copies", partitions=2)
+        app.topic("closed", partitions=2)
+        by = GroupBy(
+            lambda value: value["group"] if isinstance(value, dict) else "none", "", shape.repartitions
+        )
+        firsts = app.Table("firsts", default=int)
+        WindowTable(app, "windows")
+        add(spec("dedupe", Dedupe, "left", states=("seen",)))
+        add(spec("groups_of", Count, OUT + "dedupe", by=by, states=("counts",)))
+        add(
+            OperatorSpec(
+                "windows", (StreamPlan((OUT + "groups_of",)),), lambda: Windows("windows"), tables=("windows",),
+                sinks=(Outlet("closed"),),
+            )
+        )  # fmt: skip
+
+        @app.agent(hw.Stream(app, StreamPlan((OUT + "groups_of",))))
+        async def last(stream: hw.Stream) -> None:
+            async for event in stream.events():
+                firsts[event.key] = event.value["n"]
+                if event.value["n"] % 5 == 4:
+                    raise RuntimeError("told to fail behind an operator")
+
+        @app.agent(hw.Stream(app, StreamPlan((CHANGES + "firsts",))), sink=[copies])
+        async def copy(stream: hw.Stream) -> AsyncIterator[Any]:
+            async for change in stream:
+                yield change
 
 
 shapes = st.builds(
@@ -124,6 +186,7 @@ shapes = st.builds(
     takes=st.sampled_from([0, 0, 2, 5]),
     repartitions=st.sampled_from([None, 1, 2]),
     lock_step_fails=st.booleans(),
+    derived=st.sampled_from(["", "count", "buffer", "chain"]),
 )
 
 keys = st.sampled_from([None, b"", b"a", b"b", b"c", b"a\0b", "\N{AIRPLANE}".encode(), b"\xff\xfe"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from headwater.core.windowed import Windowed, split_window_key, window_key
+from headwater.app.table import Table
+from headwater.core.values import codec_for
+from headwater.core.windowed import Windowed, WindowedCodec, split_window_key, window_key
 from headwater.stream.operator import END_OF_TIME, Context, Operator, OperatorSpec, Outlet, State, TableRows
 from headwater.stream.plan import GroupBy, StreamPlan
 
@@ -179,3 +181,14 @@ class Keeper(Operator):
             if row is not None:
                 self.rows.put(name, Windowed(row.value, True))
                 self.context.emit(split_window_key(name).key, {"end": end, "n": row.value}, end - 1)
+
+
+class WindowTable(Table):
+    """A table of windows, as aggregates declare them."""
+
+    windowed = True
+
+    def __init__(self, app: Any, name: str) -> None:
+        super().__init__(app, name=name, number=len(app.declared.tables))
+        self.codec = WindowedCodec(codec_for(None))  # type: ignore[assignment]
+        app.declared.add_table(self)

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 import headwater as hw
-from headwater.app.table import Table
-from headwater.core.values import codec_for
-from headwater.core.windowed import Windowed, WindowedCodec, window_key
+from headwater.core.windowed import Windowed, window_key
 from headwater.engine import task as task_module
 from headwater.engine.committed import as_of_rows
 from headwater.engine.compare import compare
@@ -22,18 +20,7 @@ from headwater.stream.frame import CURRENT
 from headwater.stream.operator import LATE, OUT, OperatorSpec
 from headwater.stream.plan import StreamPlan
 from tests.unit.engine.runs import Place
-from tests.unit.engine.small_operators import Count, Keeper, Windows, spec
-
-
-class WindowTable(Table):
-    """A table of windows, as aggregates declare them."""
-
-    windowed = True
-
-    def __init__(self, app: Any, name: str) -> None:
-        super().__init__(app, name=name, number=len(app.declared.tables))
-        self.codec = WindowedCodec(codec_for(None))  # type: ignore[assignment]
-        app.declared.add_table(self)
+from tests.unit.engine.small_operators import Count, Keeper, Windows, WindowTable, spec
 
 
 def by_operator(app: hw.App) -> None:
