@@ -1,7 +1,7 @@
 """Runs one operator in one task: record by record, without an event loop; and gives it its task.
 
 Protocol of a record
-1. Savepoint: the states' undo lists are emptied; what tables and sends hold for rows below this one stays.
+1. Savepoint: the states' undo list is emptied; what tables and sends hold for rows below this one stays.
 2. `process` for each inlet that reads the record's topic. What it raises undoes all it did for the record, and the record
    goes to dead letters. There is no second try: an operator gives the same each time.
 3. `advance` where the task's watermark after the record has reached what the operator waits for. It is asked for after
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from headwater.stream.operator import Operator, State, TableRows
     from headwater.stream.plan import GroupBy, Step
     from headwater.table.part import TablePart
-    from headwater.table.state import StatePart
+    from headwater.table.state import StatePart, Undo
 
 Route = tuple[int, "tuple[Step, ...]"]
 """An inlet's number, and what its plan does with a value first."""
@@ -132,6 +132,7 @@ class OperatorContext:
         self._tables = tables
         self._exits = tuple(exits)
         self._late_topic = late_topic
+        self._only = exits[0] if len(exits) == 1 and not exits[0].steps and exits[0].key is None else None
 
     def state(self, name: str) -> State:
         """Return one of the spec's states."""
@@ -149,6 +150,9 @@ class OperatorContext:
 
     def emit(self, key: bytes | None, value: Any, timestamp: int, watermark: int = NEVER) -> None:
         """Give a result on."""
+        if self._only is not None:
+            self._give(self._only, key, value, timestamp, watermark)
+            return
         for way in self._exits:
             if way.steps:
                 for changed in stepped(way.steps, value):
@@ -208,8 +212,16 @@ class OperatorRunner:
         self._routes = routes
         self._states = tuple(states)
         self._tables = tuple(tables)
+        self._undo: Undo = []
+        for state in self._states:
+            state.attach(frame, self._undo)
         self._dead = dead
         self.keeps = keeps
+        self.operator: Operator
+
+    def begin(self, watermark: int) -> None:
+        """Make the operator, at the watermark that its task had reached."""
+        self.context.watermark = watermark
         self.operator = self._open()
 
     def _open(self) -> Operator:
@@ -230,8 +242,7 @@ class OperatorRunner:
         frame = self.frame
         token = CURRENT.set(frame)
         try:
-            for state in self._states:
-                state.mark(row)
+            self._undo.clear()
             frame.work, frame.row = None, row
             self.context.watermark = watermark
             self._advance(watermark)
@@ -257,7 +268,7 @@ class OperatorRunner:
             CURRENT.reset(token)
 
     def _run_all(self, work: Work, owned: Sequence[int], task: Sequence[int], floors: list[int]) -> None:
-        frame, context, states = self.frame, self.context, self._states
+        frame, context, undo = self.frame, self.context, self._undo
         frame.work = work
         inputs = work.inputs
         routes = self._routes.get(inputs, ()) if isinstance(inputs, int) else ()
@@ -274,8 +285,8 @@ class OperatorRunner:
         columns = zip(work.rows, work.keys, work.values, work.timestamps, owned, task, strict=True)
         for row, key, value, timestamp, own, watermark in columns:
             frame.row = row
-            for state in states:
-                state.mark(row)
+            if undo:
+                undo.clear()
             try:
                 process(inlet, key, value, timestamp, own)
             except Exception as error:
@@ -328,8 +339,7 @@ class OperatorRunner:
     def _one(self, work: Work, at: int, own: int, floors: list[int]) -> None:
         frame = self.frame
         frame.work, frame.row = work, work.rows[at]
-        for state in self._states:
-            state.mark(frame.row)
+        self._undo.clear()
         try:
             self._process(work, at, own)
         except Exception as error:
@@ -340,9 +350,6 @@ class OperatorRunner:
         self.context.watermark = watermark
         if watermark >= self.operator.due:
             frame, row = self.frame, every.rows[number]
-            if frame.row != row:
-                for state in self._states:
-                    state.mark(row)
             frame.work, frame.row = every, row
             self._advance(watermark)
 
@@ -370,9 +377,10 @@ class OperatorRunner:
     def _give_up(self, work: Work, at: int, error: Exception, floors: list[int]) -> None:
         """Undo what was done for a record and put it aside."""
         row = work.rows[at]
-        changed = any(state.is_changed for state in self._states)
-        for state in self._states:
-            state.undo()
+        changed = bool(self._undo)
+        for state, key, value, at_row in reversed(self._undo):
+            state.restore(key, value, at_row)
+        self._undo.clear()
         for part, floor in zip(self._tables, floors, strict=True):
             changed |= part.count > floor
             part.rollback(row, floor)

@@ -127,8 +127,14 @@ class Task:
         if len(channels) == 1 and channels[0].sender is None and not self.inputs[0].broadcast:
             self._single = (self._topic_numbers[0], self.partition)
             self.rows.single = self._single
-        if state is None:
-            return
+        if state is not None:
+            self._restore(state)
+        for runner in self.runners:
+            if isinstance(runner, OperatorRunner):
+                runner.begin(self.time.watermark)
+
+    def _restore(self, state: TaskState) -> None:
+        channels = self.merge.channels
         self.time.begin(state)
         for timer in self.timers:
             timer.last = state.timers.get(timer.timer.name)

@@ -6,14 +6,14 @@ from the store, also not to learn that it isn't there; beyond that the store is 
 
 Invariants
 - Cache over store reads as the fold of all changes; `dirty` has the keys changed in the open epoch, all in the cache.
-- After `undo` the state reads as it did at the last `mark`.
+- With the entries of the undo list put back, the last one first, the state reads as it did when the list was empty.
 - Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
 """
 
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -35,10 +35,37 @@ _BIG = 1
 _UNKNOWN: Any = object()
 
 
+class HasRow(Protocol):
+    """Whoever says which row is in hand (`stream.frame.Frame`)."""
+
+    row: int
+
+
+class _NoRow:
+    row = -1
+
+
+NO_ROW = _NoRow()
+
+Undo: TypeAlias = "list[tuple[StatePart, bytes, Any, int | None]]"
+"""What an operator has changed for the record in hand: state, key, the value before, and the row of the change before."""
+
+
 class StatePart:
     """One state of an operator, in one partition."""
 
-    __slots__ = ("_bytes", "_complete", "_encoded", "_keys", "_undo", "dirty", "name", "row", "rows", "store")
+    __slots__ = (
+        "_bytes",
+        "_complete",
+        "_encoded",
+        "_keys",
+        "_place",
+        "_undo",
+        "dirty",
+        "name",
+        "rows",
+        "store",
+    )
 
     def __init__(self, name: str, store: StateStore) -> None:
         """Begin with what the store has, where it isn't too much."""
@@ -48,9 +75,8 @@ class StatePart:
         """By key what is known: None for a row that isn't there."""
         self.dirty: dict[bytes, int] = {}
         """Keys changed in the open epoch, with the row of the last change."""
-        self.row = -1
-        """The row in hand."""
-        self._undo: list[tuple[bytes, Any, int | None]] = []
+        self._place: HasRow = NO_ROW
+        self._undo: Undo = []
         self._encoded: dict[bytes, bytes | None] | None = None
         self._bytes = 0
         self._complete = False
@@ -80,18 +106,18 @@ class StatePart:
         """Set a row; None is no value."""
         rows, dirty = self.rows, self.dirty
         old = rows.get(key, _UNKNOWN)
-        self._undo.append((key, old, dirty.get(key)))
+        self._undo.append((self, key, old, dirty.get(key)))
         if self._keys is not None and (old is None or old is _UNKNOWN) and value is not None:
             self._keys.add(key)
         rows[key] = value
-        dirty[key] = self.row
+        dirty[key] = self._place.row
 
     def delete(self, key: bytes) -> None:
         """Remove a row; nothing happens where there is none."""
         if self.get(key) is not None:
-            self._undo.append((key, self.rows[key], self.dirty.get(key)))
+            self._undo.append((self, key, self.rows[key], self.dirty.get(key)))
             self.rows[key] = None
-            self.dirty[key] = self.row
+            self.dirty[key] = self._place.row
 
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         """Yield rows whose key begins with `prefix`, from key `start` on, in key order, with the open epoch's writes.
@@ -130,30 +156,21 @@ class StatePart:
 
     # Savepoints
 
-    def mark(self, row: int) -> None:
-        """Take what was done so far as done: the record of row `row` is in hand from here on."""
-        self.row = row
-        if self._undo:
-            self._undo = []
+    def attach(self, place: HasRow, undo: Undo) -> None:
+        """Take where the row in hand is said, and the list that says how to put back what is changed from here on."""
+        self._place, self._undo = place, undo
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether anything was changed since the mark."""
-        return bool(self._undo)
-
-    def undo(self) -> None:
-        """Put back what was there at the mark."""
-        for key, value, row in reversed(self._undo):
-            if value is _UNKNOWN or (value is None and row is None and self._complete):
-                # Not dirty before, so the store says what was there.
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = value
-            if row is None:
-                self.dirty.pop(key, None)
-            else:
-                self.dirty[key] = row
-        self._undo = []
+    def restore(self, key: bytes, value: Any, row: int | None) -> None:
+        """Put back what an entry of the undo list holds; the last entry first."""
+        if value is _UNKNOWN or (value is None and row is None and self._complete):
+            # Not dirty before, so the store says what was there.
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = value
+        if row is None:
+            self.dirty.pop(key, None)
+        else:
+            self.dirty[key] = row
 
     # Epochs
 
@@ -191,7 +208,8 @@ class StatePart:
                             self._keys.discard(key)
                 else:
                     self._bytes += 100 + len(key) + len(data)
-        self.dirty, self._encoded, self._undo = {}, None, []
+        self.dirty, self._encoded = {}, None
+        self._undo.clear()
         if not self._complete:
             self._keys = None
         if len(self.rows) > CACHE_ENTRIES_MAX or self._bytes > CACHE_BYTES_MAX:
