@@ -30,9 +30,12 @@ from headwater.app.table import Table as DeclaredTable
 from headwater.app.table import check_table_options
 from headwater.app.timer import event_timer
 from headwater.app.topic import Topic
+from headwater.app.windowed import WindowedTable, WindowSet
 from headwater.core.errors import HeadwaterError, MisuseError, did_you_mean
 from headwater.core.names import check_part
 from headwater.core.place import users_line
+from headwater.core.times import duration_ms
+from headwater.stream.window import FixedWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -226,6 +229,33 @@ class App(FaustApp):
         """Return a table's rows grouped by a key."""
         return TableGroup(table, key, key_type)
 
+    def windowed_table(self, table: DeclaredTable, window: Any, expires: Any, grace: Any) -> WindowedTable:
+        """Put a table of windows in a declared table's place."""
+        where = f"table {table.name!r} at {users_line()}"
+        if not isinstance(window, FixedWindow):
+            raise MisuseError(
+                f"{where}: takes Tumbling, Hopping or Calendar of headwater.windows; found {window!r}"
+            )
+        if type(table) is not DeclaredTable:
+            raise MisuseError(
+                f"{where}: {type(table).__name__} can't be made a table of windows; take app.Table(…)"
+            )
+        found = WindowedTable(
+            self,
+            window=window,
+            grace_ms=duration_ms(grace, f"{where}: grace"),
+            expires_ms=None if expires is None else duration_ms(expires, f"{where}: expires"),
+            number=table.number,
+            **{name: getattr(table, name) for name in ("name", *_TABLE_OPTIONS)},
+        )
+        self.declared.tables[table.name] = found
+        derive.keep(found)
+        return found
+
+    def windows_of(self, table: DeclaredTable, key: Any) -> WindowSet:
+        """Return the windows of a key."""
+        return WindowSet(table, key)
+
     def join_tables(self, left: DeclaredTable, right: Any, options: dict[str, Any]) -> DerivedTable:
         """Return the table of two tables joined."""
         return join_tables(left, right, options)
@@ -358,10 +388,12 @@ class App(FaustApp):
         return f"App: {self.id}"
 
 
+_TABLE_OPTIONS = ("default", "key_type", "value_type", "partitions", "history", "local", "changelog", "help")
+
+
 def _kept(options: dict[str, Any]) -> dict[str, Any]:
     """Return options without faust's that were given as nothing."""
-    known = ("default", "key_type", "value_type", "partitions", "history", "local", "changelog", "help")
-    return {name: value for name, value in options.items() if name in known}
+    return {name: value for name, value in options.items() if name in _TABLE_OPTIONS}
 
 
 _TOPIC_OPTIONS = (

@@ -16,6 +16,7 @@ from headwater.stream.aggregate import Aggregate, part_of
 from headwater.stream.counted import CountAggregate
 from headwater.stream.fixed import FixedAggregate
 from headwater.stream.fold import Fold
+from headwater.stream.keeper import WindowKeeper
 from headwater.stream.kept import Kept
 from headwater.stream.operator import OUT, OperatorSpec, Outlet
 from headwater.stream.plan import GroupBy, Step, StreamPlan, key_selector
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from headwater.app.owner import StreamLike
+    from headwater.app.windowed import WindowedTable
     from headwater.stream.operator import Operator
 
 _TABLE_OPTIONS = ("keep", "expires", "history", "help")
@@ -169,6 +171,20 @@ def dedupe(stream: StreamLike, key: Any, within: Any, name: str | None) -> Any:
         ),
     )
     return results_of(stream, name, facts)
+
+
+def keep(found: WindowedTable) -> None:
+    """Declare what closes the windows of a table that agents write."""
+    app, name = found._app, found.name
+
+    def is_read() -> bool:
+        return found.is_read or bool(app.declared.operators[name].sinks)
+
+    results = Results(name, name, found.key_type, is_read, found.grace_ms, found.expires_ms)
+    spec = OperatorSpec(
+        name, (), lambda: WindowKeeper(found.kept_window, results), tables=(name,), hold_ms=found.grace_ms
+    )
+    add(app, spec)
 
 
 # -- aggregates

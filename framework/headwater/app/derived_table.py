@@ -7,14 +7,50 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from headwater.app.facts import Facts
 from headwater.app.table import Table
 from headwater.core.errors import ReadOnlyTableError, TopologyError
+from headwater.core.keys import encode_key
 from headwater.core.place import users_line
 from headwater.core.values import codec_for
-from headwater.core.windowed import WindowedCodec
+from headwater.core.windowed import WindowedCodec, split_window_key, window_prefix
+from headwater.stream.frame import CURRENT
 from headwater.stream.operator import LATE, OUT
 from headwater.stream.plan import StreamPlan
 
 if TYPE_CHECKING:
     from headwater.app.owner import AppLike
+
+
+class WindowedRows:
+    """How tables of windows are read as mappings: rows are ((key, start, end), value)."""
+
+    _streams: ResultStreams
+
+    def final(self) -> Any:
+        """Return the stream of results that are complete: of closed windows; without windows, at END-OF-TIME."""
+        return self._streams.final()
+
+    def late(self) -> Any:
+        """Return the stream of records whose windows were closed already, as they came."""
+        return self._streams.late()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody reads `final()`."""
+        return self._streams.is_read
+
+    def windows_of(self, key: Any) -> list[tuple[int, int, Any, bool]]:
+        """Return (start, end, value, whether it is closed) of each window of a key, in the order of start."""
+        table: Any = self
+        data = encode_key(key)
+        if data is None:
+            return []
+        prefix = window_prefix(data)
+        frame = CURRENT.get()
+        if frame is None:
+            rows = [(place, row) for place, row in table._reader().items() if place.startswith(prefix)]
+        else:
+            part = table._part(frame)
+            rows = [(place, part.codec.decode(found)) for place, found in part.raw_items(prefix)]
+        return [(*split_window_key(place)[1:], row[0], row[1]) for place, row in rows]
 
 
 class DerivedTable(Table):
@@ -45,7 +81,7 @@ class DerivedTable(Table):
         )
 
 
-class Aggregation(DerivedTable):
+class Aggregation(WindowedRows, DerivedTable):
     """What `aggregate` and `top` give: a table of results, and streams of them."""
 
     def __init__(self, app: AppLike, *, name: str, windowed: bool, facts: Facts, **options: Any) -> None:
@@ -56,18 +92,9 @@ class Aggregation(DerivedTable):
             self.codec = WindowedCodec(codec_for(None))  # type: ignore[assignment]
         self._streams = ResultStreams(app, name, facts)
 
-    def final(self) -> Any:
-        """Return the stream of results that are complete: of closed windows; without windows, at END-OF-TIME."""
-        return self._streams.final()
-
-    def late(self) -> Any:
-        """Return the stream of records whose windows were closed already, as they came."""
-        return self._streams.late()
-
-    @property
-    def is_read(self) -> bool:
-        """Whether anybody reads `final()`."""
-        return self._streams.is_read
+    def __getitem__(self, key: Any) -> Any:
+        """Return a key's row; of a table with windows its windows."""
+        return self._app.windows_of(self, key) if self.windowed else super().__getitem__(key)
 
 
 class ResultStreams:

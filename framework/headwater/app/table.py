@@ -20,9 +20,11 @@ from headwater.core.keys import decode_key
 from headwater.core.names import check_part
 from headwater.core.place import users_line
 from headwater.core.values import codec_for
+from headwater.core.windowed import split_window_key
 from headwater.stream.frame import CURRENT
 from headwater.stream.operator import CHANGES
 from headwater.stream.plan import StreamPlan
+from headwater.stream.window import Calendar, Hopping, Tumbling
 from headwater.table.part import MISSING
 
 if TYPE_CHECKING:
@@ -112,13 +114,18 @@ class Table(FaustTable[Any, Any]):
             raise KeyError(key)
 
     def __contains__(self, key: Any) -> bool:
+        if self.windowed:
+            return bool(self[key].windows())
         frame = _frame_in_hand()
         if frame is None:
             return self._reader().get(key, MISSING) is not MISSING
         return bool(self._part(frame).has(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return a row's value, or `default`: the table's own default is not used."""
+        """Return a row's value, or `default`: the table's own default is not used. Of a table of windows a key's windows."""
+        if self.windowed:
+            windows = self[key]
+            return windows if windows.windows() else default
         frame = _frame_in_hand()
         if frame is None:
             return self._reader().get(key, default)
@@ -168,8 +175,8 @@ class Table(FaustTable[Any, Any]):
         return self.default()
 
     def __iter__(self) -> Iterator[Any]:
-        for data, _ in self._rows():
-            yield decode_key(data, self.key_type)
+        for key, _ in self._pairs():
+            yield key
 
     def __len__(self) -> int:
         return sum(1 for _ in self._rows())
@@ -187,7 +194,11 @@ class Table(FaustTable[Any, Any]):
 
     def _pairs(self) -> Iterator[tuple[Any, Any]]:
         for data, value in self._rows():
-            yield decode_key(data, self.key_type), value
+            if self.windowed:
+                key, start, end = split_window_key(data)
+                yield (decode_key(key, self.key_type), start, end), value[0]
+            else:
+                yield decode_key(data, self.key_type), value
 
     def keys(self) -> KeysView[Any]:
         """Return the keys in key-byte order."""
@@ -284,6 +295,35 @@ class Table(FaustTable[Any, Any]):
         """Return the rows as they stood at an instant (ISO 8601 text, datetime, or ms): all changes up to task time T."""
         return self._app.engine.as_of(self, time)
 
+    def tumbling(
+        self, size: Any, expires: Any = None, key_index: bool = True, *, grace: Any = 0, offset: Any = 0
+    ) -> Any:
+        """Make this a table of windows, one after the other; agents write it. `key_index`: windows are always listed."""
+        return self._app.windowed_table(self, Tumbling(size, offset), expires, grace)
+
+    def hopping(
+        self,
+        size: Any,
+        step: Any,
+        expires: Any = None,
+        key_index: bool = True,
+        *,
+        grace: Any = 0,
+        offset: Any = 0,
+    ) -> Any:
+        """Make this a table of windows that overlap; agents write it."""
+        return self._app.windowed_table(self, Hopping(size, step, offset), expires, grace)
+
+    def calendar(self, unit: str, tz: Any = "UTC", expires: Any = None, *, grace: Any = 0) -> Any:
+        """Make this a table of hours, days, weeks, months or years of a time zone; agents write it."""
+        return self._app.windowed_table(self, Calendar(unit, tz), expires, grace)
+
+    def using_window(
+        self, window: Any, *, key_index: bool = True, expires: Any = None, grace: Any = 0
+    ) -> Any:
+        """Make this a table of windows of `headwater.windows`: Tumbling, Hopping or Calendar; agents write it."""
+        return self._app.windowed_table(self, window, expires, grace)
+
     def changes(self) -> Any:
         """Return the stream of changes: {"key", "old", "new"}, with "start" and "end" where there are windows."""
         plan = StreamPlan((f"{CHANGES}{self.name}",))
@@ -363,7 +403,7 @@ def _check(name: str, default: Any, partitions: Any, history: Any, changelog: An
         raise MisuseError(f"table {name!r}: changelog is 'arrow'; found {changelog!r}")
 
 
-_WINDOW = "the window's start in the key, from stream.now(): windowed tables come later"
+_WINDOW = "table.tumbling(size), .hopping(size, step), .calendar(unit, tz): windows close by event time"
 _OWN_STATE = "nothing: where rows lie is the app's state= and the engine's business"
 _RECOVER = "nothing: rows are there before the first record is handed out; app.task runs when all is ready"
 
@@ -406,9 +446,6 @@ _JOIN = "table.join(other, how=…) and stream.join(table, on=…): the engine k
 refuse_members(
     Table,
     methods={
-        "using_window": _WINDOW,
-        "hopping": _WINDOW,
-        "tumbling": _WINDOW,
         "combine": _JOIN,
         "__and__": _JOIN,
         "contribute_to_stream": _JOIN,

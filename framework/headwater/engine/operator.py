@@ -174,8 +174,14 @@ class OperatorContext:
 
     def late(self) -> None:
         """Count the record in hand as late and give it on as it came."""
-        # Of a table that an agent writes, the agent's record.
-        frame = CURRENT.get() or self._frame
+        # Of a table that an agent writes, the agent's record: once, however often it writes there.
+        agent = CURRENT.get()
+        for send in reversed(agent.sends if agent is not None else ()):
+            if send.row != agent.row:  # type: ignore[union-attr]
+                break
+            if send.topic == self._late_topic:
+                return
+        frame = agent or self._frame
         work = frame.work
         assert work is not None
         at = bisect_left(work.rows, frame.row)

@@ -6,6 +6,7 @@ import heapq
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.windowed import split_window_key
+from headwater.stream.aggregate import plain
 from headwater.stream.operator import END_OF_TIME
 
 if TYPE_CHECKING:
@@ -32,15 +33,19 @@ class Closing:
             ]
             heapq.heapify(self._closed)
 
-    def close(self, place: bytes, end: int, values: dict[str, Any], *, time: int | None = None) -> None:
-        """Close a window: `place` is its window key, `time` its result's event time (end - 1)."""
+    def close(self, place: bytes, end: int, value: Any, *, time: int | None = None) -> None:
+        """Close a window: `place` is its window key, `time` its result's event time (end - 1).
+
+        A value that is a dict goes out with key, start and end beside its own fields, any other as the field "value".
+        """
         if self.table is not None:
-            self.table.put(place, (values, True))
+            self.table.put(place, (value, True))
             if self._results.expires_ms is not None:
                 heapq.heappush(self._closed, (end, place))
         if self._is_read:
             key, start, end = split_window_key(place)
-            result = {"key": self._results.key(key), "start": start, "end": end, **values}
+            fields = value if isinstance(value, dict) else {"value": plain(value)}
+            result = {"key": self._results.key(key), "start": start, "end": end, **fields}
             self._context.emit(key, result, end - 1 if time is None else time)
 
     @property

@@ -320,7 +320,7 @@ def test_a_declared_stream_can_not_be_iterated(app: hw.App) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 5}, "windowed tables come later"),
+        ({"window": 5}, "table.tumbling"),
         ({"store": "memory://"}, "state="),
         ({"defualt": int}, "did you mean 'default'"),
         ({"default": 5}, "a function or type"),
