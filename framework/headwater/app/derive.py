@@ -311,7 +311,7 @@ class _Declared:
                 Aggregation,
                 name,
                 options,
-                windowed=window is not None,
+                window=window,
                 facts=shown,
                 key_type=_row_key(facts, options),
             )

@@ -10,10 +10,11 @@ from headwater.core.errors import ReadOnlyTableError, TopologyError
 from headwater.core.keys import encode_key
 from headwater.core.place import users_line
 from headwater.core.values import codec_for
-from headwater.core.windowed import WindowedCodec, split_window_key, window_prefix
+from headwater.core.windowed import WindowedCodec, split_window_key, window_key, window_prefix
 from headwater.stream.frame import CURRENT
 from headwater.stream.operator import LATE, OUT
 from headwater.stream.plan import StreamPlan
+from headwater.stream.window import FixedWindow
 
 if TYPE_CHECKING:
     from headwater.app.owner import AppLike
@@ -23,6 +24,9 @@ class WindowedRows:
     """How tables of windows are read as mappings: rows are ((key, start, end), value)."""
 
     _streams: ResultStreams
+
+    kept_window: Any = None
+    """The windows, where their bounds are known ahead."""
 
     def final(self) -> Any:
         """Return the stream of results that are complete: of closed windows; without windows, at END-OF-TIME."""
@@ -51,6 +55,17 @@ class WindowedRows:
             part = table._part(frame)
             rows = [(place, part.codec.decode(found)) for place, found in part.raw_items(prefix)]
         return [(*split_window_key(place)[1:], row[0], row[1]) for place, row in rows]
+
+    def row_of(self, key: Any, start: int, end: int) -> tuple[Any, bool] | None:
+        """Return (value, whether it is closed) of one window of a key, or None."""
+        table: Any = self
+        data = encode_key(key)
+        if data is None:
+            return None
+        place = window_key(data, start, end)
+        frame = CURRENT.get()
+        found = table._reader().get(place) if frame is None else table._part(frame).find(place)
+        return found  # type: ignore[no-any-return]
 
 
 class DerivedTable(Table):
@@ -84,10 +99,11 @@ class DerivedTable(Table):
 class Aggregation(WindowedRows, DerivedTable):
     """What `aggregate` and `top` give: a table of results, and streams of them."""
 
-    def __init__(self, app: AppLike, *, name: str, windowed: bool, facts: Facts, **options: Any) -> None:
+    def __init__(self, app: AppLike, *, name: str, window: Any, facts: Facts, **options: Any) -> None:
         """Take a checked declaration. `facts`: what is known of results as a stream."""
         super().__init__(app, name=name, **options)
-        self.windowed = windowed
+        self.windowed = windowed = window is not None
+        self.kept_window = window if isinstance(window, FixedWindow) else None
         if windowed:
             self.codec = WindowedCodec(codec_for(None))  # type: ignore[assignment]
         self._streams = ResultStreams(app, name, facts)

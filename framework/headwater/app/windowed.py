@@ -124,11 +124,14 @@ class WindowSet:
         return self.at(frame.rows.timestamps[frame.row] - duration_ms(d, "delta(d)"))
 
     def at(self, time_ms: int) -> Any:
-        """Return the value in the latest window that holds a time (ms); the table's default where there is none."""
-        found = None
-        for start, end, value, _ in self.windows():
-            if start <= time_ms < end:
-                found = (value,)
+        """Return the value in the latest window that holds a time (ms); the table's default where it has none."""
+        kept = self.table.kept_window
+        if kept is not None:
+            start, end = kept.spans(time_ms)[-1]
+            found = self.table.row_of(self.key, start, end)
+        else:
+            held = [row for begin, end, *row in self.windows() if begin <= time_ms < end]
+            found = held[-1] if held else None
         if found is not None:
             return found[0]
         if self.table.default is None:

@@ -186,7 +186,9 @@ def test_a_table_of_windows_takes_the_place_of_the_table(app: hw.App) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_can_not_be_meant_is_refused_with_the_users_line(app: hw.App, declare: Any, message: str) -> None:
+def test_what_can_not_be_meant_is_refused_with_the_users_line(
+    app: hw.App, declare: Any, message: str
+) -> None:
     with pytest.raises(hw.HeadwaterError, match=message) as caught:
         declare(app)
     assert f"{__file__}:" in str(caught.value)
