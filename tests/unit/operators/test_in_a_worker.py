@@ -227,7 +227,7 @@ def test_joins_of_streams_and_tables_are_what_a_loop_gives(tmp_path: Path) -> No
 
 def test_tables_joined_and_aggregated_follow_their_sources(tmp_path: Path) -> None:
     chance = random.Random(4)
-    status = [
+    status: list[Any] = [
         (f"f{chance.randrange(15)}", None if chance.random() < 0.2 else {"carrier": f"c{chance.randrange(4)}", "delay": chance.random()},
          1_000_000 + number * 100)
         for number in range(200)
