@@ -195,9 +195,13 @@ class TaskTime:
                     ignored.discard(at)
             elif channel.tail == END_OF_TIME:
                 ignored.discard(at)
-            elif (at not in self.begun and (an_input.caught_up or channel.done)) or self._is_away(an_input):
+            elif (at not in self.begun and self._is_empty(an_input, channel)) or self._is_away(an_input):
                 ignored.add(at)
         return reached, ignored
+
+    def _is_empty(self, an_input: Input, channel: Channel) -> bool:
+        """Tell whether an input without a record holds nobody back. What a replay itself sends on may come yet."""
+        return channel.done or (an_input.caught_up and not an_input.is_shadow)
 
     def _is_away(self, an_input: Input) -> bool:
         return (

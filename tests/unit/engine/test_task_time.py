@@ -22,7 +22,7 @@ def channel() -> Channel:
 def time_of(channel: Channel, *, is_kept: bool = True) -> TaskTime:
     tp = TopicPartition("app.live.repartition.x.0", 0)
     an_input: Any = SimpleNamespace(
-        channels=[channel], broadcast=False, tp=tp, caught_up=True, idle_after_s=None
+        channels=[channel], broadcast=False, tp=tp, caught_up=True, idle_after_s=None, is_shadow=False
     )
     return TaskTime([an_input], is_kept=is_kept)
 
@@ -45,3 +45,22 @@ def test_an_open_channel_is_not_over(channel: Channel) -> None:
 
 def test_where_nobody_asks_for_a_watermark_nothing_waits_for_it(channel: Channel) -> None:
     assert time_of(channel, is_kept=False).is_over()
+
+
+def test_what_a_replay_sends_itself_is_waited_for_before_its_first_record() -> None:
+    """Its topic was read up to its END-OF-TIME already: taken alone, that would make all that comes late."""
+    there, own = Channel("t/0", 0, None, ("t", 0)), Channel("app.v2.out.t/0", 1, None, ("app.v2.out.t", 0))
+    there.add_mark(END_OF_TIME, 3)
+    there.done = True
+    inputs: Any = [
+        SimpleNamespace(
+            channels=[channel], broadcast=False, tp=TopicPartition(topic, 0), caught_up=True,
+            idle_after_s=None, is_shadow=channel is own,
+        )
+        for channel, topic in ((there, "t"), (own, "app.v2.out.t"))
+    ]  # fmt: skip
+    own.input = 1
+    time = TaskTime(inputs, is_kept=True)
+    assert not time.has_news(sends=False)
+    own.done = True
+    assert time.has_news(sends=False)
