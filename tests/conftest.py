@@ -37,3 +37,12 @@ def flights_year() -> Path:
     if folder is None:
         pytest.skip("the full year is not here: fetch it, and set HEADWATER_FLIGHTS_YEAR to its folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def nexmark_events() -> Path:
+    """Return the generator's events: 100,000 of them, in order (`nexmark-gen` of benchmarks/nexmark_gen)."""
+    file = os.environ.get("HEADWATER_NEXMARK_EVENTS")
+    if file is None:
+        pytest.skip("no Nexmark events are here: generate them, and set HEADWATER_NEXMARK_EVENTS to the file")
+    return Path(file)

@@ -51,6 +51,11 @@ FIXED = (
     "holding",
     "numbers",
     "lists",
+    "nexmark",
+    "planes",
+    "weather",
+    *(f"q{number}" for number in range(23)),
+    *(f"f{number:02}" for number in range(1, 13)),
 )
 """How the topics of the apps begin that these tests share with those of the embedded log."""
 

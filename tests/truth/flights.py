@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from apps.flights import streams
@@ -24,9 +25,9 @@ from tests.truth.rows import FOLDER
 QUESTIONS = FOLDER / "questions"
 STREAMS = FOLDER / "streams"
 INSTANTS = (
-    "2013-01-04T00:00:00Z",
-    "2013-01-10T16:00:00Z",
-    "2013-01-15T06:30:00Z",
+    "2013-01-02T00:00:00Z",
+    "2013-01-02T16:00:00Z",
+    "2013-01-03T06:30:00Z",
     "2014-01-02T00:00:00Z",
 )
 """As of when question 12 is asked of the month."""
@@ -65,13 +66,12 @@ def month_answers(hours: int | None = None) -> dict[str, Answer]:
 
 
 def first_hours(table: pa.Table, hours: int | None) -> pa.Table:
-    """Return the records of a stream's first hours, by event time; None: all."""
+    """Return the records of a stream's first hours, by event time, numbered anew; None: all."""
     if hours is None:
         return table
-    import pyarrow.compute as pc
-
-    end = pa.scalar(streams.PLANES_AT, pa.timestamp("us")).cast(pa.int64()).as_py() + hours * streams.HOUR_US
-    return table.filter(pc.less(table["timestamp"].cast(pa.int64()), end))
+    start_us = pa.scalar(streams.PLANES_AT, pa.timestamp("us")).cast(pa.int64()).as_py()
+    found = table.filter(pc.less(table["timestamp"].cast(pa.int64()), start_us + hours * streams.HOUR_US))
+    return found.set_column(0, "offset", pa.array(range(len(found)), pa.int64()))
 
 
 def year_answers(folder: Path) -> dict[str, Answer]:

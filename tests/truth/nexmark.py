@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,11 @@ def canonical(
 
 
 def _iso(time: Any) -> Any:
-    from datetime import UTC, datetime
-
-    if not isinstance(time, int):
-        return time
-    return canonical_value(datetime.fromtimestamp(time / 1000, UTC))
+    if isinstance(time, int):
+        return canonical_value(datetime.fromtimestamp(time / 1000, UTC))
+    if isinstance(time, str) and len(time) != len("2013-01-01T00:00:00.000Z"):
+        return canonical_value(datetime.fromisoformat(time))
+    return time
 
 
 @cache
