@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import Any, Literal
 
 from faust.types.settings import Settings as FaustSettings
 
 from headwater.core.errors import MisuseError, did_you_mean
 from headwater.core.settings import PREFIX, read_environment
+from headwater.core.times import duration_ms
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
@@ -39,6 +41,8 @@ class AppOptions:
     lease_s: float = 10.0
     align_s: float = 0.0
     """How long a task waits, live, for inputs that lag."""
+    ahead: float | timedelta | None = None
+    """How far, in event time, a replay's sources run ahead of the slowest; None: as far as the buffers have room."""
     partitions: int = 4
     """Of topics that are made and don't say."""
 
@@ -66,6 +70,8 @@ class AppOptions:
         _whole("message_bytes_max", self.message_bytes_max, 1)
         _seconds("lease_s", self.lease_s)
         _seconds("align_s", self.align_s, zero=True)
+        if self.ahead is not None:
+            duration_ms(self.ahead, "App(ahead=…)", zero=False)
         for name in ("epoch_s", "timeout_s"):
             if getattr(self, name) is not None:
                 _seconds(name, getattr(self, name))

@@ -23,7 +23,7 @@ from headwater.core.errors import GenerationError, LogInterruptedError, Topology
 from headwater.core.names import group_of, internal_topic
 from headwater.core.partitioner import partition_of
 from headwater.core.settings import Settings
-from headwater.core.times import parse_time
+from headwater.core.times import duration_ms, parse_time
 from headwater.engine.assemble import Assembly
 from headwater.engine.committed import CommittedRows, as_of_rows
 from headwater.engine.control import Control
@@ -31,6 +31,7 @@ from headwater.engine.drain import Drain
 from headwater.engine.generation import DISCARDED, LIVE, RUNNING, Generation
 from headwater.engine.loops import topics_written
 from headwater.engine.options import RunOptions
+from headwater.engine.pace import Pace
 from headwater.engine.plan import RunPlan
 from headwater.engine.positions import Positions
 from headwater.engine.probe import nodes_of
@@ -354,12 +355,18 @@ class Engine(Service):
             {spec.name: spec.plan for spec in specs if isinstance(spec, AgentSpec)}, slot.url,
             allow_gaps=options.allow_gaps, written=written, touch=self._touch,
         )  # fmt: skip
+        ahead = app.options.ahead
+        pace = Pace(
+            plan,
+            ahead_ms=None if ahead is None else duration_ms(ahead, "App(ahead=…)"),
+            bytes_max=app.options.buffer_bytes // 4,
+        )
         # One that follows is live for all but its beginning, and more so once it is promoted.
         epoch_s = options.epoch_s or app.options.epoch_s or (EPOCH_REPLAY_S if plan.bounded else EPOCH_LIVE_S)
         session = Session(
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
-            drain=Drain(app, topology) if options.drain else None,
+            drain=Drain(app, topology) if options.drain else None, pace=pace if pace.is_needed else None,
             name=slot.id,
         )  # fmt: skip
         if generation.order == "live" and in_history:

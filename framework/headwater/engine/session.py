@@ -27,6 +27,7 @@ from headwater.engine.cuts import recorded_cuts
 from headwater.engine.drain import end_marks
 from headwater.engine.inputs import BROADCAST
 from headwater.engine.news import listen
+from headwater.engine.pace import LOOK_S, WAIT_S
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
 from headwater.source.bounds import start_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headwater.archive.archive import Archive
     from headwater.engine.assemble import Assembly
     from headwater.engine.drain import Drain
+    from headwater.engine.pace import Pace
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import Positions
     from headwater.engine.task import Task
@@ -71,9 +73,10 @@ class Session:
         at_least_once: bool = False,
         drain: Drain | None = None,
         name: str | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """Take what was prepared; `drain`: once all is idle, end the inputs in its order; `name` is the worker's own at each
-        start on the same state.
+        start on the same state; `pace` is that of a replay's sources.
         """
         self.log = log
         self.plan = plan
@@ -86,6 +89,10 @@ class Session:
         self.drain = drain
         self.name = name
         self.tasks: dict[int, Task] = {}
+        self.pace = pace
+        self._paced_s = 0.0
+        if pace is not None:
+            pace.watch(self.tasks)
         self.ready = ready
         self.records = 0
         self.epochs = 0
@@ -208,6 +215,8 @@ class Session:
                 return
             if self._is_due(now_s):
                 await self._close_epoch(None)
+            if self.pace is not None:
+                await self._look_at_others(self.pace, now_s)
             if not self._busy and not self._has_progress():
                 await self._flush_idle()
                 if not self._has_progress() and await self._all_done():
@@ -228,6 +237,15 @@ class Session:
             await asyncio.wait_for(self._due.wait(), max(0.001, until_s - now_s))
         except TimeoutError:
             return
+
+    async def _look_at_others(self, pace: Pace, now_s: float) -> None:
+        """Learn how far other workers' sources are."""
+        if now_s - self._paced_s < LOOK_S:
+            return
+        self._paced_s = now_s
+        others = pace.others()
+        if others:
+            pace.learn(await asyncio.to_thread(self.positions.load, others))
 
     async def _watch(self) -> None:
         """Tell pumps when the log has something new."""
@@ -271,6 +289,7 @@ class Session:
                     archive, parent = self._cuts
                     plan = self.plan
                     task.cuts = recorded_cuts(self.log, archive, plan.app, parent, plan.generation, number)
+                task.pace = self.pace
                 self.tasks[number] = task
                 self._pumps[number] = asyncio.create_task(self._pump(task))
             log_.info("tasks taken", extra={"tasks": new})
@@ -387,7 +406,7 @@ class Session:
         """Wait for new records, and no longer than a task waits for inputs that lag, or lets a silent one hold its watermark."""
         align_s = self.plan.align_s if task.merge.waiting() else 0.0
         idle_s = task.time.idle_in_s()
-        waits = [s for s in (align_s / 4, idle_s) if s]
+        waits = [s for s in (align_s / 4, idle_s, WAIT_S if task.is_held else None) if s]
         if not waits:
             await news.wait()
             return

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from headwater.core.batch import Append
     from headwater.engine.inputs import Input
+    from headwater.engine.pace import Pace
     from headwater.engine.plan import RunPlan
     from headwater.engine.topology import SubTopology
     from headwater.engine.watcher import Watcher
@@ -79,6 +80,9 @@ class Task:
         self.lock_steps: list[list[Runner | OperatorRunner]] = []
         self.watchers: list[Watcher] = []
         self.timers: list[TimerRunner] = []
+        self.pace: Pace | None = None
+        self.is_held = False
+        """Whether the task waits for others that are behind, in a replay."""
         self.reads: dict[str, set[int]] = {}
         self.merge = Merge([])
         self.time = TaskTime([], is_kept=False)
@@ -207,6 +211,9 @@ class Task:
 
     def next_group(self) -> Group | None:
         """Return the next group, or None while nothing can be taken."""
+        self.is_held = self.pace is not None and self.pace.holds(self)
+        if self.is_held:
+            return None
         while True:
             came = self.fill()
             group = self._cut()
@@ -281,6 +288,8 @@ class Task:
         self._staged_bytes += nbytes
         if not len(group):
             return
+        if self.pace is not None:
+            self.pace.took(self, self.task_time, nbytes)
         share = max(changes / GROUP_CHANGES_MAX, nbytes / GROUP_BYTES_MAX, took_s / GROUP_S_MAX)
         room = len(group) / max(share, 1e-6)
         self.merge.records_max = max(1, min(int(room), 4 * self.merge.records_max, self._group_records_max))
