@@ -10,22 +10,34 @@ Invariant: the one furthest behind is never held, so there is always one that go
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headwater.merge.channel import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from headwater.engine.inputs import Input
     from headwater.engine.plan import RunPlan
     from headwater.engine.positions import TaskState
-    from headwater.engine.task import Task
 
 LOOK_S = 0.25
 """How often the committed times of other workers' tasks are looked at."""
 
 WAIT_S = 0.005
 """How long a held task waits before it looks again."""
+
+
+class Paced(Protocol):
+    """What is asked of a task."""
+
+    number: int
+    task_time: int
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """What it reads."""
+        ...
 
 
 class Pace:
@@ -45,9 +57,9 @@ class Pace:
         self.bytes_max = bytes_max // max(1, len(self.sources))
         self._others: dict[int, int] = dict.fromkeys(self.sources, NEVER)
         self._taken: dict[int, deque[tuple[int, int]]] = {}
-        self._tasks: Mapping[int, Task] = {}
+        self._tasks: Mapping[int, Paced] = {}
 
-    def watch(self, tasks: Mapping[int, Task]) -> None:
+    def watch(self, tasks: Mapping[int, Paced]) -> None:
         """Know this worker's own tasks."""
         self._tasks = tasks
 
@@ -63,12 +75,12 @@ class Pace:
             elif state.time is not None and number in self._others:
                 self._others[number] = state.time
 
-    def took(self, task: Task, time: int, nbytes: int) -> None:
+    def took(self, task: Paced, time: int, nbytes: int) -> None:
         """Note that a task took records up to an effective time."""
         if self.is_needed and self.ahead_ms is None:
             self._taken.setdefault(task.number, deque()).append((time, nbytes))
 
-    def holds(self, task: Task) -> bool:
+    def holds(self, task: Paced) -> bool:
         """Tell whether a task must wait for others before it takes its next group."""
         if not self.is_needed or task.number not in self._others:
             return False
