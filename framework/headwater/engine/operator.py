@@ -89,7 +89,7 @@ class Rows:
 
     def get(self, key: bytes) -> Any:
         """Return a row's value, or None where there is none."""
-        value = self._part.get(key_text(key))
+        value = self._part.get(key if self._part.windowed else key_text(key))
         return None if value is MISSING else value
 
     def put(self, key: bytes, value: Any) -> None:

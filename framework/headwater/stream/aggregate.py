@@ -81,6 +81,16 @@ class Part:
         """Return the function from a value to the input."""
         return _identity if aggregate.take is None else getter(aggregate.take)
 
+    def step(self) -> Callable[[Any, Any], Any]:
+        """Return input and add as one function of accumulator and value, where nothing lies beside: a call less a record."""
+        take, add = self.input, self.add
+
+        def stepped(acc: Any, value: Any) -> Any:
+            found = take(value)
+            return acc if found is None else add(acc, found, None)
+
+        return stepped
+
     def add(self, acc: Any, found: Any, beside: Any) -> Any:
         """Return the accumulator with one input more."""
         raise AssertionError(self)
@@ -103,6 +113,10 @@ class CountOf(Part):
 
     zero = 0
 
+    def step(self) -> Callable[[Any, Any], Any]:
+        """Count every value without looking at it, where each counts."""
+        return _one_more if self.input is _one else super().step()
+
     def taken(self, aggregate: Aggregate) -> Callable[[Any], Any]:
         """Count every value, or those that are there."""
         return _one if aggregate.take is None else super().taken(aggregate)
@@ -124,6 +138,18 @@ class SumOf(Part):
     """The sum in the order of the records; whole numbers are exact."""
 
     can_subtract = False
+
+    def step(self) -> Callable[[Any, Any], Any]:
+        """Add without a call between."""
+        if type(self) is not SumOf:
+            return super().step()
+        take = self.input
+
+        def stepped(acc: Any, value: Any) -> Any:
+            found = take(value)
+            return acc if found is None else found if acc is None else acc + found
+
+        return stepped
 
     def add(self, acc: Any, found: Any, beside: Any) -> Any:
         """Add."""
@@ -490,3 +516,7 @@ def _identity(value: Any) -> Any:
 
 def _one(value: Any) -> Any:
     return 1
+
+
+def _one_more(acc: Any, value: Any) -> Any:
+    return acc + 1

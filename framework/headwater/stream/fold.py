@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headwater.stream.aggregate import Aggregate, Beside, part_of
+from headwater.stream.aggregate import Aggregate, Beside, Part, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +49,9 @@ class Fold:
         self.takes_values = any(aggregate.kind == "own" for aggregate in aggregates.values())
         self._inputs = tuple(part.input for part in self.parts)
         self._adds = tuple(part.add for part in self.parts)
+        self._steps = tuple(part.step() for part in self.parts)
+        # Where a result is the accumulator itself, nothing is asked.
+        self._is_result = all(type(part).result is Part.result for part in self.parts)
 
     def fold(self, inputs: Iterable[list[Any]]) -> dict[str, Any]:
         """Return the aggregates of some records at once; nothing is kept."""
@@ -61,6 +64,10 @@ class Fold:
     def inputs(self, value: Any) -> list[Any]:
         """Return what each aggregate takes of a value; None where it takes nothing. Runs the user's functions."""
         return [take(value) for take in self._inputs]
+
+    def step(self, acc: Any, value: Any) -> list[Any]:
+        """Return the accumulator with one value more, where nothing lies beside (`grows` is False)."""
+        return [step(one, value) for step, one in zip(self._steps, acc, strict=True)]
 
     def zero(self) -> list[Any]:
         """Return the accumulator of no records."""
@@ -105,6 +112,8 @@ class Fold:
 
     def result(self, acc: Any, beside: list[Beside | None] | None = None) -> dict[str, Any]:
         """Return the aggregates' values by name."""
+        if self._is_result:
+            return dict(zip(self.names, acc, strict=True))
         rows = [None] * len(self.parts) if beside is None else beside
         return {
             name: part.result(one, row)

@@ -110,7 +110,7 @@ def getter(selector: str | Callable[[Any], Any]) -> Callable[[Any], Any]:
     name = selector
 
     def take(value: Any) -> Any:
-        return value[name] if isinstance(value, dict) else getattr(value, name)
+        return value[name] if type(value) is dict or isinstance(value, dict) else getattr(value, name)
 
     return take
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +12,9 @@ from headwater.core.keys import decode_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+SHOWN_MAX = 100_000
+"""So many keys are remembered as they are shown."""
 
 _COMPOSITE = (b"[", b"{")
 _decode = msgspec.json.decode
@@ -31,9 +34,21 @@ class Results:
     is_read: Callable[[], bool]
     grace_ms: int = 0
     expires_ms: int | None = None
+    _shown: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def key(self, data: bytes) -> Any:
         """Return a group's key as its type; without one as text, a composite one as a list or dict."""
+        shown = self._shown.get(data)
+        if shown is None:
+            shown = self._read(data)
+            # A list or dict could be changed by who is given it.
+            if type(shown) in (str, int):
+                if len(self._shown) >= SHOWN_MAX:
+                    self._shown.clear()
+                self._shown[data] = shown
+        return shown
+
+    def _read(self, data: bytes) -> Any:
         if self.key_type is None and data[:1] in _COMPOSITE:
             try:
                 return _decode(data)

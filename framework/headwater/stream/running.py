@@ -55,8 +55,20 @@ class RunningAggregate(Operator):
         if value is None:
             return
         key = self._results.group(key)
-        old, new = value if self._retracts else (None, value)
         fold = self._fold
+        if not self._retracts and self._beside is None:
+            place = window_prefix(key)
+            there = self._groups.get(place)
+            if there is None:
+                count, latest, acc = 0, timestamp, fold.zero()
+            else:
+                count, latest, acc = there
+            acc = fold.step(acc, value)
+            self._groups.put(place, [count + 1, latest if latest > timestamp else timestamp, acc])
+            if self._table is not None:
+                self._table.put(key, fold.result(acc))
+            return
+        old, new = value if self._retracts else (None, value)
         if self._revive is not None:
             old, new = (None if row is None else self._revive(row) for row in (old, new))
         less = None if old is None else fold.inputs(old)

@@ -123,8 +123,10 @@ class TablePart:
         "exact",
         "hot",
         "keeper",
+        "kind",
         "local",
         "name",
+        "named",
         "number",
         "partition",
         "partitions",
@@ -165,6 +167,9 @@ class TablePart:
         """The operator that closes the windows of a table which agents write, where there is one."""
         self.local = local or partitions == 1
         self.windowed = windowed
+        # Keys that hold a window are hardly ever text, so they stay the bytes they are.
+        self.kind = bytes if windowed else str
+        self.named: Callable[[Any], Any] = encode_key if windowed else canonical
         self.hot: dict[Any, Any] = {}
         self.raw: dict[Any, bytes | None] = {}
         self._cache_bytes = 0
@@ -196,7 +201,7 @@ class TablePart:
 
     def read(self, key: Any) -> Any:
         """Return the value under a user's key; the default where there is none, else raises KeyError."""
-        name = key if type(key) is str else canonical(key)
+        name = key if type(key) is self.kind else self.named(key)
         value = self.get(name)
         if value is MISSING:
             if self.default is None:
@@ -206,19 +211,19 @@ class TablePart:
 
     def find(self, key: Any, otherwise: Any = None) -> Any:
         """Return the value under a user's key, or `otherwise`: the default is not used."""
-        value = self.get(key if type(key) is str else canonical(key))
+        value = self.get(key if type(key) is self.kind else self.named(key))
         return otherwise if value is MISSING else value
 
     def has(self, key: Any) -> bool:
         """Tell whether a row is there."""
-        return self.get(key if type(key) is str else canonical(key)) is not MISSING
+        return self.get(key if type(key) is self.kind else self.named(key)) is not MISSING
 
     def put(self, key: Any, value: Any, frame: FrameLike) -> None:
         """Set a row. Raises HomePartitionError where the key's home is another partition.
 
         `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
         """
-        name = key if type(key) is str else canonical(key)
+        name = key if type(key) is self.kind else self.named(key)
         deferred = type(value) in self.deferred and -NUMBER_MAX < value < NUMBER_MAX
         data = value if deferred else self.encode(value)
         if name not in self.admitted:
@@ -234,7 +239,7 @@ class TablePart:
 
     def delete(self, key: Any, frame: FrameLike) -> bool:
         """Remove a row; a row that isn't there leaves no change. Return whether one was there."""
-        name = key if type(key) is str else canonical(key)
+        name = key if type(key) is self.kind else self.named(key)
         if self.get(name) is MISSING:
             return False
         if name not in self.admitted:
