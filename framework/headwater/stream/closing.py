@@ -24,7 +24,7 @@ class Closing:
         """Take the table's rows; those that are closed and will expire are found in it."""
         self._context = context
         self._results = results
-        self._is_read = results.is_read()
+        self.is_read = results.is_read()
         self.table: TableRows | None = None if results.table is None else context.table(results.table)
         self._closed: list[tuple[int, bytes]] = []
         if self.table is not None and results.expires_ms is not None:
@@ -42,7 +42,7 @@ class Closing:
             self.table.put(place, (value, True))
             if self._results.expires_ms is not None:
                 heapq.heappush(self._closed, (end, place))
-        if self._is_read:
+        if self.is_read:
             key, start, end = split_window_key(place)
             fields = value if isinstance(value, dict) else {"value": plain(value)}
             result = {"key": self._results.key(key), "start": start, "end": end, **fields}

@@ -41,7 +41,11 @@ class FixedAggregate(Operator):
         self._groups: State = context.state(GROUPS)
         self._beside: State | None = context.state(BESIDE) if self._fold.grows else None
         self._closing = Closing(context, self._results)
-        self._open = [(split_window_key(place)[2], place) for place, _ in self._groups.scan()]
+        # (end, place, start, key): places are in the order of key and start.
+        self._open: list[tuple[int, bytes, int, bytes]] = []
+        for place, _ in self._groups.scan():
+            key, start, end = split_window_key(place)
+            self._open.append((end, place, start, key))
         heapq.heapify(self._open)
         self._set_due()
 
@@ -73,10 +77,10 @@ class FixedAggregate(Operator):
                 groups.put(place, self._fold.step(there, value))
             else:
                 groups.put(place, self._fold.step(self._fold.zero(), value))
-                self._begin(place, last[1])
+                self._begin((last[1], place, last[0], key))  # type: ignore[arg-type]
         else:
             inputs = None if self._beside is None else self._fold.inputs(value)
-            self._add(last[2], last[1], value, inputs)
+            self._add((last[1], last[2], last[0], key), value, inputs)  # type: ignore[arg-type]
 
     def _add_to_all(self, key: bytes | None, value: Any, timestamp: int, closed_to: int) -> None:
         data = self._results.group(key)
@@ -87,40 +91,46 @@ class FixedAggregate(Operator):
         inputs = self._fold.inputs(value)
         for start, end in spans:
             if end > closed_to:
-                self._add(window_key(data, start, end), end, value, inputs)
+                self._add((end, window_key(data, start, end), start, data), value, inputs)
 
-    def _add(self, place: bytes, end: int, value: Any, inputs: list[Any] | None) -> None:
+    def _add(self, window: tuple[int, bytes, int, bytes], value: Any, inputs: list[Any] | None) -> None:
         """Add a record to one window; `inputs` are what the aggregates take of it, where they are known."""
-        fold, beside = self._fold, self._beside
+        fold, beside, place = self._fold, self._beside, window[1]
         there = self._groups.get(place)
         acc = fold.zero() if there is None else there
         rows = None if beside is None else fold.beside(beside, place)
         acc = fold.step(acc, value) if inputs is None else fold.add(acc, inputs, rows)
         self._groups.put(place, acc)
         if there is None:
-            self._begin(place, end)
+            self._begin(window)
         if self._closing.table is not None:
             self._closing.table.put(place, (fold.result(acc, rows), False))
 
-    def _begin(self, place: bytes, end: int) -> None:
-        heapq.heappush(self._open, (end, place))
-        if end + self._results.grace_ms < self.due:
+    def _begin(self, window: tuple[int, bytes, int, bytes]) -> None:
+        heapq.heappush(self._open, window)
+        if window[0] + self._results.grace_ms < self.due:
             self._set_due()
 
     def advance(self, watermark: int) -> None:
         """Close the windows that are due in the order of end, key, start; then let closed ones leave."""
         grace, fold, groups, beside = self._results.grace_ms, self._fold, self._groups, self._beside
-        while self._open and (watermark == END_OF_TIME or self._open[0][0] + grace <= watermark):
-            end, place = self._open[0]
+        closing, waiting = self._closing, self._open
+        bare = closing.table is None
+        while waiting and (watermark == END_OF_TIME or waiting[0][0] + grace <= watermark):
+            end, place, start, key = waiting[0]
             acc = groups.get(place)
             # A window whose only record failed was undone in the state, but not here.
             if acc is not None:
-                rows = None if beside is None else fold.beside(beside, place)
-                self._closing.close(place, end, fold.result(acc, rows))
+                values = fold.result(acc, None if beside is None else fold.beside(beside, place))
+                if not bare:
+                    closing.close(place, end, values)
+                elif closing.is_read:
+                    shown = {"key": self._results.key(key), "start": start, "end": end}
+                    self._context.emit(key, shown | values, end - 1)
                 groups.delete(place)
                 if beside is not None:
                     fold.drop(beside, place)
-            heapq.heappop(self._open)
+            heapq.heappop(waiting)
         self._closing.advance(watermark)
         self._set_due()
 

@@ -124,9 +124,13 @@ class StatePart:
 
         What is changed while it runs may be seen or not.
         """
-        if self._keys is None:
-            self._keys = SortedKeys(self.rows if self._complete else self.dirty)
-        here = self._keys.with_prefix(prefix, start)
+        keys = self._keys
+        if keys is None:
+            keys = SortedKeys(self.rows if self._complete else self.dirty)
+            # Who looks at all rows does so once, when an operator is opened; who looks for a prefix will do so again.
+            if prefix:
+                self._keys = keys
+        here = keys.with_prefix(prefix, start)
         rows = self.rows
         if self._complete:
             for key in here:
