@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headwater.stream.plan import StreamPlan
 
 PROBE_TIMEOUT_S = 10.0
-_DECLARING = frozenset({"group_by", "filter", "add_processor"})
+_DECLARING = frozenset({"group_by", "filter", "add_processor", "map", "flat_map"})
 
 
 async def record_plan(app: App, agent: Agent) -> StreamPlan:

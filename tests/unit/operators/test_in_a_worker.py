@@ -280,3 +280,24 @@ def test_tables_joined_and_aggregated_follow_their_sources(tmp_path: Path) -> No
         changed[key] = new
     assert {key: row for key, row in changed.items() if row is not None} == left
     assert no_dead(place)
+
+
+def test_an_agents_body_maps_and_flattens_its_stream(tmp_path: Path) -> None:
+    def declare(app: hw.App) -> None:
+        declared = app.topic("bids").stream().flat_map(lambda bid: [bid["price"], -1])
+
+        @app.agent(declared, sink=[app.topic("declared")])
+        async def by_plan(stream: Any) -> Any:
+            async for value in stream.map(lambda price: price + 1):
+                yield value
+
+        @app.agent(app.topic("bids"), sink=[app.topic("lists")])
+        async def in_lists(stream: Any) -> Any:
+            async for values in stream.flat_map(lambda bid: range(bid["price"] % 3)).take(2):
+                yield values
+
+    place = Place(tmp_path)
+    place.append("bids", [{"price": price} for price in (4, 5, 3)])
+    place.run(declare, options=RunOptions(until_idle=True))
+    assert place.values("declared") == [5, 0, 6, 0, 4, 0]
+    assert place.values("lists") == [[0, 0, 1]]
