@@ -103,16 +103,36 @@ def decode_varints(data: bytes) -> list[int]:
     return numbers
 
 
+def varint(number: int) -> bytes:
+    """Return one unsigned varint."""
+    if number < 128:
+        return _SMALL[number] if number >= 0 else encode_varints(number)
+    if number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
+    if number < 1 << 21:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
+    if number < 1 << 28:
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21))
+    return encode_varints(number)
+
+
+_SMALL = [bytes((number,)) for number in range(128)]
+
+
 def encode_origin(origin: Origin) -> bytes:
     """Return the header value for an origin."""
+    head = encode_varints(*origin[:5])
     if origin.app is not None:
-        return encode_varints(*origin[:5], origin.app)
-    ahead = origin.ahead_ms if origin.ahead_ms >= 0 else _BEHIND + origin.ahead_ms
-    if origin.sender is not None:
-        return encode_varints(*origin[:6], ahead, origin.behind or 0, origin.sender)
-    if origin.behind is not None:
-        return encode_varints(*origin[:6], ahead, origin.behind)
-    return encode_varints(*origin[:6], ahead)
+        return head + encode_varints(origin.app)
+    return head + encode_channel(origin.sequence, origin.ahead_ms, origin.behind, origin.sender)
+
+
+def encode_channel(sequence: int, ahead_ms: int, behind: int | None, sender: int | None) -> bytes:
+    """Return what follows an origin in a header of an internal topic."""
+    data = varint(sequence) + varint(ahead_ms if ahead_ms >= 0 else _BEHIND + ahead_ms)
+    if sender is not None:
+        return data + varint(behind or 0) + varint(sender)
+    return data if behind is None else data + varint(behind)
 
 
 def decode_origin(data: bytes) -> Origin:

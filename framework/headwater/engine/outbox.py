@@ -14,11 +14,11 @@ from headwater.core.header import (
     DEAD,
     MARK,
     ORIGIN,
-    Origin,
     behind_of,
     decode_origin,
-    encode_origin,
+    encode_channel,
     encode_varints,
+    varint,
 )
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import WindowedCodec, split_window_key, split_windowed
@@ -29,6 +29,7 @@ from headwater.table.changelog import encode_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from headwater.core.batch import Headers
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import DeadLetter
     from headwater.stream.frame import Rows
@@ -57,41 +58,96 @@ def sends(
     staged = [(send, agent) for agent, mine in staged_by for send in mine]
     if len(staged_by) > 1:
         staged.sort(key=lambda entry: entry[0].row)
-    columns: dict[TopicPartition, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
-    emit, last = 0, (-1, "")
+    ways: dict[tuple[str, str], _Way] = {}
+    columns: dict[TopicPartition, _Columns] = {}
+    single, offsets = rows.single, rows.cause_offsets
     is_kept = bool(len(rows.watermarks))
+    emit, last_row, last_agent = 0, -1, ""
     for send, agent in staged:
-        emit = emit + 1 if last == (send.row, agent) else 0
-        last = (send.row, agent)
-        row = send.row
-        repartition = plan.is_internal(send.topic)
-        topic = send.topic if repartition else plan.output_topic(send.topic)
-        count = plan.partitions_of(topic, send.topic)
+        row, key = send.row, send.key
+        if row == last_row and agent == last_agent:
+            emit += 1
+        else:
+            emit, last_row, last_agent = 0, row, agent
+        way = ways.get((agent, send.topic))
+        if way is None:
+            way = ways[agent, send.topic] = _Way(plan, agent, send.topic, columns)
         target = send.partition
         if target is None:
-            target = partition % count if send.key is None else partition_of(send.key, count)
-        tp = TopicPartition(topic, target)
+            target = partition % way.count if key is None else partition_of(key, way.count)
+        column = way.columns.get(target)
+        if column is None:
+            column = way.column(target, emitted)
         timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
-        cause = rows.cause(row)[:3]
-        number = plan.number_of(agent)
-        if repartition:
-            sequence = emitted.get(str(tp), 0)
-            emitted[str(tp)] = sequence + 1
+        topic, source, offset = (*single, offsets[row]) if single is not None else rows.cause(row)[:3]
+        header = way.head(topic, source) + varint(offset) + varint(emit)
+        if way.is_internal:
             time = rows.task_times[row]
             own = rows.watermarks[row] if send.watermark is None and is_kept else send.watermark
             behind = behind_of(own, time) if is_kept and own is not None else None
-            sender = None if partition == cause[1] else partition
-            header = encode_origin(Origin(number, *cause, emit, sequence, time - timestamp, behind, sender))
+            sender = None if partition == source else partition
+            header += encode_channel(column.sequence, time - timestamp, behind, sender)
+            column.sequence += 1
         else:
-            header = encode_varints(number, *cause, emit, plan.app_number)
-        column = columns.get(tp)
-        if column is None:
-            column = columns[tp] = ([], [], [], [])
-        column[0].append(timestamp)
-        column[1].append(send.key)
-        column[2].append(send.value)
-        column[3].append((*send.headers, (ORIGIN, header)))
-    return [Append(tp.topic, tp.partition, *column) for tp, column in columns.items()]
+            header += way.app
+        column.timestamps.append(timestamp)
+        column.keys.append(key)
+        column.values.append(send.value)
+        column.headers.append((*send.headers, (ORIGIN, header)))
+    for tp, column in columns.items():
+        if column.is_internal:
+            emitted[str(tp)] = column.sequence
+    return [
+        Append(tp.topic, tp.partition, c.timestamps, c.keys, c.values, c.headers) for tp, c in columns.items()
+    ]
+
+
+class _Columns:
+    """What goes to one partition."""
+
+    __slots__ = ("headers", "is_internal", "keys", "sequence", "timestamps", "values")
+
+    def __init__(self, sequence: int, *, is_internal: bool) -> None:
+        self.timestamps: list[int] = []
+        self.keys: list[bytes | None] = []
+        self.values: list[bytes | None] = []
+        self.headers: list[Headers] = []
+        self.sequence = sequence
+        self.is_internal = is_internal
+
+
+class _Way:
+    """What one agent's sends to one topic have in common."""
+
+    __slots__ = ("_all", "_heads", "_number", "app", "columns", "count", "is_internal", "topic")
+
+    def __init__(
+        self, plan: RunPlan, agent: str, topic: str, columns: dict[TopicPartition, _Columns]
+    ) -> None:
+        self.is_internal = plan.is_internal(topic)
+        self.topic = topic if self.is_internal else plan.output_topic(topic)
+        self.count = plan.partitions_of(self.topic, topic)
+        self.app = encode_varints(plan.app_number)
+        self.columns: dict[int, _Columns] = {}
+        self._all = columns
+        self._number = plan.number_of(agent)
+        self._heads: dict[tuple[int, int], bytes] = {}
+
+    def head(self, topic: int, partition: int) -> bytes:
+        """Return the beginning of the header for a source partition."""
+        found = self._heads.get((topic, partition))
+        if found is None:
+            found = self._heads[topic, partition] = encode_varints(self._number, topic, partition)
+        return found
+
+    def column(self, target: int, emitted: dict[str, int]) -> _Columns:
+        """Return the columns of a partition, which several agents may send to."""
+        tp = TopicPartition(self.topic, target)
+        found = self._all.get(tp)
+        if found is None:
+            found = self._all[tp] = _Columns(emitted.get(str(tp), 0), is_internal=self.is_internal)
+        self.columns[target] = found
+        return found
 
 
 def table_changes(part: CapturedPart, topic: str, shown: Callable[[bytes], Any]) -> list[Send]:
@@ -130,6 +186,8 @@ def changelog(
     if not part.count:
         return []
     keys, values, at = part.collect(last=history is None)
+    if not len(keys):
+        return []
     numbers = pa.array(at, pa.int32())
     times = rows.task_times.arrow(pa.int64()).take(numbers)
     offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)

@@ -58,6 +58,7 @@ class StatePart:
         "_bytes",
         "_complete",
         "_encoded",
+        "_fresh",
         "_keys",
         "_place",
         "_undo",
@@ -78,6 +79,8 @@ class StatePart:
         self._place: HasRow = NO_ROW
         self._undo: Undo = []
         self._encoded: dict[bytes, bytes | None] | None = None
+        # Keys of the open epoch that weren't there before: where they are gone at its end, nobody need ever know.
+        self._fresh: set[bytes] = set()
         self._bytes = 0
         self._complete = False
         self._keys: SortedKeys | None = None
@@ -107,8 +110,11 @@ class StatePart:
         rows, dirty = self.rows, self.dirty
         old = rows.get(key, _UNKNOWN)
         self._undo.append((self, key, old, dirty.get(key)))
-        if self._keys is not None and (old is None or old is _UNKNOWN) and value is not None:
-            self._keys.add(key)
+        if old is _UNKNOWN or old is None:
+            if old is _UNKNOWN and self._complete:
+                self._fresh.add(key)
+            if self._keys is not None and value is not None:
+                self._keys.add(key)
         rows[key] = value
         dirty[key] = self._place.row
 
@@ -124,6 +130,7 @@ class StatePart:
 
         What is changed while it runs may be seen or not.
         """
+<<<<<<< HEAD
         keys = self._keys
         if keys is None:
             keys = SortedKeys(self.rows if self._complete else self.dirty)
@@ -131,6 +138,15 @@ class StatePart:
             if prefix:
                 self._keys = keys
         here = keys.with_prefix(prefix, start)
+=======
+        if self._keys is None:
+            if self._complete and not prefix and not start:
+                # All of it, as at a start: no order need be kept for that.
+                yield from sorted((row for row in self.rows.items() if row[1] is not None), key=_first)
+                return
+            self._keys = SortedKeys(self.rows if self._complete else self.dirty)
+        here = self._keys.with_prefix(prefix, start)
+>>>>>>> 065274d (Sends are laid out by destination, and a state's rows that come and go within an epoch are never written)
         rows = self.rows
         if self._complete:
             for key in here:
@@ -169,6 +185,7 @@ class StatePart:
         if value is _UNKNOWN or (value is None and row is None and self._complete):
             # Not dirty before, so the store says what was there.
             self.rows.pop(key, None)
+            self._fresh.discard(key)
         else:
             self.rows[key] = value
         if row is None:
@@ -191,28 +208,34 @@ class StatePart:
     def collect(self, *, last: bool = True) -> tuple[list[bytes], list[bytes | None], list[int]]:
         """Return the open epoch's changes as columns: keys, encoded values (None: deleted), rows. In order of first change."""
         del last
-        rows = self.rows
-        self._encoded = {key: _encoded(self.name, key, rows[key]) for key in self.dirty}
-        return list(self._encoded), list(self._encoded.values()), list(self.dirty.values())
+        rows, fresh = self.rows, self._fresh
+        self._encoded = {
+            key: _encoded(self.name, key, value)
+            for key in self.dirty
+            if (value := rows[key]) is not None or key not in fresh
+        }
+        dirty = self.dirty
+        return list(self._encoded), list(self._encoded.values()), [dirty[key] for key in self._encoded]
 
     def flush(self, changelog_offset: int) -> None:
         """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
         if self.dirty or changelog_offset != self.store.changelog_offset:
-            if self._encoded is None or self._encoded.keys() != self.dirty.keys():
+            if self._encoded is None:
                 self.collect()
             assert self._encoded is not None
             self.store.write(self._encoded, changelog_offset)
-            rows = self.rows
-            for key, data in self._encoded.items():
-                if data is None:
-                    if self._complete:
-                        # What isn't in memory isn't there.
+            self._bytes += sum(
+                [100 + len(k) + len(data) for k, data in self._encoded.items() if data is not None]
+            )
+            if self._complete:
+                # What isn't in memory isn't there.
+                rows, keys = self.rows, self._keys
+                for key in self.dirty:
+                    if rows[key] is None:
                         del rows[key]
-                        if self._keys is not None:
-                            self._keys.discard(key)
-                else:
-                    self._bytes += 100 + len(key) + len(data)
-        self.dirty, self._encoded = {}, None
+                        if keys is not None:
+                            keys.discard(key)
+        self.dirty, self._encoded, self._fresh = {}, None, set()
         self._undo.clear()
         if not self._complete:
             self._keys = None
