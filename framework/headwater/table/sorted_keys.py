@@ -19,7 +19,7 @@ class SortedKeys:
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
         """Take keys in any order."""
-        ordered = sorted(keys)
+        ordered = sorted(set(keys))
         self._chunks = [ordered[at : at + CHUNK] for at in range(0, len(ordered), CHUNK)]
         self._firsts = [chunk[0] for chunk in self._chunks]
 

@@ -1,0 +1,165 @@
+"""States of operators against a dictionary: reads, scans, undo, epochs, and what comes back from the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from headwater.core.errors import HeadwaterError
+from headwater.table import state as state_module
+from headwater.table.sorted_keys import SortedKeys
+from headwater.table.state import StatePart, Undo, decode, encode
+from headwater.table.store import MemoryStore
+
+keys = st.binary(max_size=3)
+plain = st.recursive(
+    st.integers(-(10**30), 10**30) | st.text(max_size=3) | st.booleans() | st.floats(allow_nan=False) | st.binary(max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@given(plain)
+def test_plain_values_come_back_with_integers_of_any_size(value: Any) -> None:
+    assert decode(encode(value)) == value
+
+
+def test_what_is_no_plain_data_is_named_with_its_key() -> None:
+    part = StatePart("op-rows", MemoryStore())
+    part.put(b"k", object())
+    with pytest.raises(HeadwaterError, match=r"op-rows.*b'k'"):
+        part.collect()
+
+
+class Place:
+    row = 0
+
+
+class AgainstADict(RuleBasedStateMachine):
+    """What a state gives is what a dictionary gives: whatever is undone, flushed, forgotten or begun anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.committed: dict[bytes, Any] = {}
+        self.now: dict[bytes, Any] = {}
+        self.marked: dict[bytes, Any] = {}
+        self.offset = 0
+        self.place = Place()
+        self.undo: Undo = []
+
+    @initialize(small=st.booleans())
+    def begin(self, small: bool) -> None:
+        self.entries_max = state_module.CACHE_ENTRIES_MAX
+        state_module.CACHE_ENTRIES_MAX = 4 if small else 100
+        self.store = MemoryStore()
+        self.part = self.opened()
+
+    def opened(self) -> StatePart:
+        part = StatePart("op-rows", self.store)
+        self.undo = []
+        part.attach(self.place, self.undo)
+        return part
+
+    @rule(key=keys, value=plain)
+    def put(self, key: bytes, value: Any) -> None:
+        self.part.put(key, value)
+        self.now[key] = value
+
+    @rule(key=keys)
+    def delete(self, key: bytes) -> None:
+        self.part.delete(key)
+        self.now.pop(key, None)
+
+    @rule(key=keys)
+    def get(self, key: bytes) -> None:
+        assert self.part.get(key) == self.now.get(key)
+
+    @rule(prefix=st.binary(max_size=2), start=keys)
+    def scan(self, prefix: bytes, start: bytes) -> None:
+        expected = [(k, v) for k, v in sorted(self.now.items()) if k.startswith(prefix) and k >= start]
+        assert list(self.part.scan(prefix, start)) == expected
+
+    @rule()
+    def mark(self) -> None:
+        self.undo.clear()
+        self.marked = dict(self.now)
+        self.place.row += 1
+
+    @rule()
+    def undo_all(self) -> None:
+        for state, key, value, row in reversed(self.undo):
+            state.restore(key, value, row)
+        self.undo.clear()
+        self.now = dict(self.marked)
+
+    @rule()
+    def commit(self) -> None:
+        names, values, rows = self.part.collect()
+        changed = {k: self.now.get(k) for k in self.now.keys() | self.committed.keys()}
+        differs = {
+            k
+            for k, v in changed.items()
+            if v != self.committed.get(k) or type(v) is not type(self.committed.get(k))
+        }
+        assert differs <= set(names), "what differs is written"
+        assert [None if v is None else decode(v) for v in values] == [self.now.get(k) for k in names]
+        assert all(row <= self.place.row for row in rows)
+        self.offset += 1
+        self.part.flush(self.offset)
+        assert dict(self.store.items()) == {k: encode(v) for k, v in self.now.items()}
+        self.committed, self.marked = dict(self.now), dict(self.now)
+
+    @rule()
+    def crash(self) -> None:
+        self.part = self.opened()
+        self.now, self.marked = dict(self.committed), dict(self.committed)
+
+    @invariant()
+    def all_rows(self) -> None:
+        if hasattr(self, "part"):
+            assert dict(self.part.scan()) == self.now
+
+    def teardown(self) -> None:
+        state_module.CACHE_ENTRIES_MAX = self.entries_max
+
+
+TestAgainstADict = AgainstADict.TestCase
+TestAgainstADict.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.binary(max_size=2)), max_size=200),
+    st.binary(max_size=2),
+    st.binary(max_size=2),
+)
+@settings(deadline=None)
+def test_sorted_keys_are_a_sorted_set(steps: list[tuple[bool, bytes]], prefix: bytes, start: bytes) -> None:
+    from headwater.table import sorted_keys
+
+    chunk, sorted_keys.CHUNK = sorted_keys.CHUNK, 3
+    try:
+        found, expected = SortedKeys(key for _, key in steps[:20]), {key for _, key in steps[:20]}
+        for is_added, key in steps:
+            (found.add if is_added else found.discard)(key)
+            (expected.add if is_added else expected.discard)(key)
+        assert found.with_prefix(b"") == sorted(expected)
+        assert found.with_prefix(prefix, start) == sorted(
+            k for k in expected if k.startswith(prefix) and k >= start
+        )
+    finally:
+        sorted_keys.CHUNK = chunk
+
+
+def test_a_row_that_comes_and_goes_within_an_epoch_is_never_written() -> None:
+    part = StatePart("op-rows", MemoryStore())
+    part.put(b"a", 1)
+    part.put(b"b", 2)
+    part.delete(b"a")
+    assert part.collect()[0] == [b"b"]
+    part.flush(1)
+    part.delete(b"b")
+    assert part.collect()[:2] == ([b"b"], [None])
