@@ -272,8 +272,9 @@ class Task:
         if not an_input.caught_up:
             return True
         if self.plan.total_order:
-            # What is in hand itself makes what comes next in a shadow: to wait for it would be to wait for ever.
-            return not an_input.is_shadow
+            # What is in hand itself makes what comes next in a shadow, or in a channel from this very task: to wait for it
+            # would be to wait for ever.
+            return not an_input.is_shadow and an_input.tp.topic not in self.sub.looped
         align_s = self.plan.align_s
         return align_s > 0 and SYSTEM_CLOCK.monotonic_s() - an_input.caught_up_s < align_s
 

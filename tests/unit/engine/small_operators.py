@@ -192,3 +192,17 @@ class WindowTable(Table):
         super().__init__(app, name=name, number=len(app.declared.tables))
         self.codec = WindowedCodec(codec_for(None))  # type: ignore[assignment]
         app.declared.add_table(self)
+
+
+class Lookup(Operator):
+    """Inlet 0 is looked up in what inlet 1, which each task reads whole, has said last of its value."""
+
+    def open(self, context: Context) -> None:
+        self.context = context
+        self.known = context.state("known")
+
+    def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
+        if inlet == 1:
+            self.known.put(key or b"", value)
+        else:
+            self.context.emit(key, [value, self.known.get(str(value).encode())], timestamp)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import headwater as hw
-from headwater.stream.operator import LATE, OUT
+from headwater.core.partitioner import partition_of
+from headwater.core.times import EARLIEST
+from headwater.engine.options import RunOptions
+from headwater.engine.replay import prepare_replay
+from headwater.stream.operator import LATE, OUT, OperatorSpec, Outlet
 from headwater.stream.plan import GroupBy, StreamPlan
 from tests.unit.engine.runs import Place
-from tests.unit.engine.small_operators import Buffer, Count, Dedupe, Fill, spec
+from tests.unit.engine.small_operators import Buffer, Count, Dedupe, Fill, Lookup, Windows, WindowTable, spec
 
 
 def test_an_operator_keeps_state_over_restarts_and_sends_its_results(tmp_path: Path) -> None:
@@ -145,13 +149,99 @@ def test_a_replay_goes_through_operators_into_shadows_and_ends(tmp_path: Path) -
 
     place.append("orders", ["a", "b", "a"], keys=[b"x", b"y", b"x"])
     place.run(declare)
-    from headwater.engine.options import RunOptions
-    from headwater.engine.replay import prepare_replay
-
-    prepare_replay(place.app(declare), place.log, place.archive, time_from=-(2**62), name="again")
-    place.run(declare, options=RunOptions(generation="again"))
+    replayed(place, declare)
     assert (
         place.values("app.again.out.out")
         == place.values("out")
         == [{"n": 1, "value": "a"}, {"n": 2, "value": "b"}]
     )
+
+
+def looking_up(app: hw.App) -> None:
+    app.topic("orders", partitions=2)
+    app.topic("planes", partitions=3)
+    app.topic("found", partitions=1)
+    inlets = (StreamPlan(("orders",)), StreamPlan(("planes",), broadcast=True))
+    app.declared.add_operator(
+        OperatorSpec("lookup", inlets, Lookup, states=("known",), sinks=(Outlet("found"),))
+    )
+
+
+def test_each_task_has_all_of_a_broadcast_topic_ahead_of_its_own_records(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for partition in range(3):
+        place.append(
+            "planes",
+            [f"p{partition}"],
+            keys=str(partition).encode(),
+            partition=partition,
+            partitions=3,
+            times=[50],
+        )
+    for partition in range(2):
+        place.append("orders", [0, 1, 2], keys=b"k", partition=partition, partitions=2, times=[50, 51, 52])
+    place.run(looking_up)
+    assert sorted(place.values("found")) == sorted([[0, "p0"], [1, "p1"], [2, "p2"]] * 2)
+    # A restart goes on in all of it: what is new is read, what was read is known.
+    place.append("planes", ["new"], keys=b"1", partition=1, partitions=3, times=[60])
+    for partition in range(2):
+        place.append("orders", [1, 2], keys=b"k", partition=partition, partitions=2, times=[70, 71])
+    place.run(looking_up)
+    assert sorted(place.values("found")[6:]) == sorted([[1, "new"], [2, "p2"]] * 2)
+    # The group's offsets have one position a partition, so none of what every task reads.
+    positions = place.log.positions("app.live")
+    assert {tp.topic for tp in positions} == {"orders", "app.live.tasks"}
+    replayed(place, looking_up)
+    assert sorted(place.values("app.again.out.found")) == sorted(place.values("found"))
+
+
+def replayed(place: Place, declare: Any) -> None:
+    """Replay all there is as generation `again`."""
+    prepare_replay(place.app(declare), place.log, place.archive, time_from=EARLIEST, name="again")
+    place.run(declare, options=RunOptions(generation="again"))
+
+
+def test_inlets_of_other_partition_counts_meet_by_key(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+
+    def declare(app: hw.App) -> None:
+        app.topic("left", partitions=1)
+        app.topic("right", partitions=3)
+        app.topic("counted", partitions=1)
+        app.declared.add_operator(
+            spec("count", Count, "left", "right", states=("counts",), sinks=("counted",))
+        )
+
+    keys = [b"a", b"b", b"c", b"d", b"e"]
+    place.append("left", list(range(5)), keys=keys, partitions=1)
+    for key in keys:
+        place.append("right", ["r"], keys=key, partition=partition_of(key, 3), partitions=3)
+    place.run(declare)
+    counts: dict[bytes | None, list[int]] = {}
+    for key, value in zip(place.batch("counted").keys, place.values("counted"), strict=True):
+        counts.setdefault(key, []).append(value["n"])
+    assert counts == {key: [1, 2] for key in keys}
+    replayed(place, declare)
+    assert len(place.values("app.again.out.counted")) == 10
+
+
+def test_an_agent_on_results_may_look_into_the_operators_table(tmp_path: Path) -> None:
+    """One task sends to itself, through the log: a bounded replay of it comes to its end all the same."""
+    place = Place(tmp_path)
+
+    def declare(app: hw.App) -> None:
+        app.topic("orders")
+        seen = app.topic("seen")
+        WindowTable(app, "hits")
+        app.declared.add_operator(spec("hits", lambda: Windows("hits"), "orders", tables=("hits",)))
+
+        @app.agent(hw.Stream(app, StreamPlan((OUT + "hits",))), sink=[seen], tables=[app.tables["hits"]])
+        async def look(stream: Any) -> Any:
+            async for value in stream:
+                yield value
+
+    place.append("orders", ["v"] * 4, keys=b"x", times=[10, 20, 130, 250])
+    place.run(declare)
+    assert place.values("seen") == [{"end": 100, "n": 2}, {"end": 200, "n": 1}]
+    replayed(place, declare)
+    assert place.values("app.again.out.seen") == place.values("seen")

@@ -79,6 +79,15 @@ def test_rows_come_in_the_order_of_key_bytes(store: StateStore) -> None:
     assert [key for key, _ in store.items()] == sorted(keys)
 
 
+def test_a_scan_gives_what_begins_so_from_a_key_on(store: StateStore) -> None:
+    rows = dict.fromkeys((b"", b"a", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\xff", b"\xff\xff"), b"v")
+    store.write(rows, 1)
+    for prefix in (b"", b"a", b"a\xff", b"c", b"\xff"):
+        for start in (b"", b"a", b"aa", b"b", b"\xff\xff"):
+            expected = [key for key in sorted(rows) if key.startswith(prefix) and key >= start]
+            assert [key for key, _ in store.scan(prefix, start)] == expected
+
+
 def test_no_key_meets_the_offset_that_is_stored_beside_the_rows(store: StateStore) -> None:
     keys = [b"\x00meta", b"meta", b"\x01", b"\x00", b""]
     store.write(dict.fromkeys(keys, b"x"), 9)
