@@ -218,8 +218,8 @@ def test_inlets_of_other_partition_counts_meet_by_key(tmp_path: Path) -> None:
         place.append("right", ["r"], keys=key, partition=partition_of(key, 3), partitions=3)
     place.run(declare)
     counts: dict[bytes | None, list[int]] = {}
-    for key, value in zip(place.batch("counted").keys, place.values("counted"), strict=True):
-        counts.setdefault(key, []).append(value["n"])
+    for name, value in zip(place.batch("counted").keys, place.values("counted"), strict=True):
+        counts.setdefault(name, []).append(value["n"])
     assert counts == {key: [1, 2] for key in keys}
     replayed(place, declare)
     assert len(place.values("app.again.out.counted")) == 10
