@@ -130,15 +130,6 @@ class StatePart:
 
         What is changed while it runs may be seen or not.
         """
-<<<<<<< HEAD
-        keys = self._keys
-        if keys is None:
-            keys = SortedKeys(self.rows if self._complete else self.dirty)
-            # Who looks at all rows does so once, when an operator is opened; who looks for a prefix will do so again.
-            if prefix:
-                self._keys = keys
-        here = keys.with_prefix(prefix, start)
-=======
         if self._keys is None:
             if self._complete and not prefix and not start:
                 # All of it, as at a start: no order need be kept for that.
@@ -146,7 +137,6 @@ class StatePart:
                 return
             self._keys = SortedKeys(self.rows if self._complete else self.dirty)
         here = self._keys.with_prefix(prefix, start)
->>>>>>> 065274d (Sends are laid out by destination, and a state's rows that come and go within an epoch are never written)
         rows = self.rows
         if self._complete:
             for key in here:
