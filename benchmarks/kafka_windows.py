@@ -67,9 +67,10 @@ def checked(bootstrap: str, done: Done, records: int, output: str) -> float:
     twice = last_ms = 0
     for message in kafka_topics.read(bootstrap, output):
         row = json.loads(message.value())
-        if row["user"].startswith("closing"):
+        user = row["user"] if "user" in row else row["key"]
+        if user.startswith("closing"):
             continue
-        place = row["user"], row["start"]
+        place = user, row["start"]
         twice += place in found
         found[place] = row["count"], round(row["sum"] * 100)
         last_ms = max(last_ms, message.timestamp()[1])
