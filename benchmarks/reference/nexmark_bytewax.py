@@ -2,8 +2,8 @@
 
     python benchmarks/reference/nexmark_bytewax.py QUERY EVENTS.jsonl OUT.jsonl
 
-Values are JSON text, as in a log; rows are collected and written when all is done. Printed is the time from the first
-value to the end of the flow.
+Values are JSON text, as in a log; rows are collected and written when all is done. Printed is the processor time from
+the first value to the end of the flow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 EXPRESSED = {"q0", "q1", "q2", "q10", "q11", "q12", "q13", "q14", "q15", "q17", "q18", "q21", "q22"}
@@ -182,9 +182,9 @@ def main() -> None:
 
         result = op.map("rows", windows.down, row_of)
     op.output("out", result, TestingSink(rows))
-    began_s = perf_counter()
+    began_s = process_time()
     run_main(flow)
-    seconds = perf_counter() - began_s
+    seconds = process_time() - began_s
     if query in UPDATING:
         rows = list(dict(rows).values())
     with open(out, "w", encoding="utf-8") as file:

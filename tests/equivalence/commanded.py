@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.equivalence.asked import difference
-from tests.equivalence.odd_batches import MODULE
 from tests.equivalence.place import Place
 from tests.equivalence.small_batches import BUFFER_BYTES, GROUP_RECORDS
 from tests.truth.nexmark import Answer
 
 ODD_APP = "tests.equivalence.odd_batches:app"
+MODULE = "HEADWATER_TEST_MODULE"
+"""Names the module to that app."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import os
 
 import headwater as hw
 from headwater.merge.merge import Merge
+from tests.equivalence.commanded import MODULE
 from tests.equivalence.small_batches import BUFFER_BYTES, GROUP_RECORDS
-
-MODULE = "HEADWATER_TEST_MODULE"
 
 app: hw.App = importlib.import_module(os.environ[MODULE]).app
 

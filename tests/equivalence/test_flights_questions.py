@@ -13,6 +13,8 @@ from tests.equivalence.asked import Asked, difference
 from tests.equivalence.world import Given
 from tests.truth import flights
 
+pytestmark = pytest.mark.timeout(600)
+
 HOURS = 3 * 24
 """Of the month so much is worked here."""
 QUESTIONS = {

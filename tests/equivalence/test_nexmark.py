@@ -12,6 +12,8 @@ from tests.equivalence.asked import Asked
 from tests.equivalence.world import Given
 from tests.truth import nexmark
 
+pytestmark = pytest.mark.timeout(600)
+
 QUERIES = [f"q{number}" for number in range(23)]
 TABLES = frozenset({"q4", "q6", "q9", "q15", "q16", "q17", "q18", "q19"})
 """Answers that are kept up to date; the others are topics, with each row once and final."""

@@ -36,6 +36,7 @@ def _read(events: Path) -> list[dict[str, object]]:
         return [json.loads(line) for line in lines]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("query", ["q4", "q5"])
 def test_a_query_gives_the_same_bytes_in_any_number_of_processes(query: str, tmp_path: Path) -> None:
     question = Question(

@@ -15,7 +15,7 @@ from tests.equivalence.test_nexmark import QUERIES, TABLES
 from tests.equivalence.test_questions_commanded import nexmark_file, year_answers
 from tests.truth import flights, nexmark
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(1800)]
 
 
 def on_kafka(question: Question, folder: Path, log: str, *, quick: bool) -> None:
