@@ -68,7 +68,7 @@ class Place:
 @contextmanager
 def moto(wrap: Callable[[Wsgi], Wsgi] = lambda app: app) -> Iterator[Place]:
     """Run moto's S3 in a thread, in memory, with a bucket."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
@@ -77,7 +77,8 @@ def moto(wrap: Callable[[Wsgi], Wsgi] = lambda app: app) -> Iterator[Place]:
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
 
-    app = wrap(DomainDispatcherApplication(create_backend_app))
+    # Not moto's own dispatcher: it looks through all its services' folders at each request.
+    app = wrap(create_backend_app("s3"))
     server: Any = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -120,6 +120,8 @@ class ObjectStore:
                 if meaning_of(error) is Trouble.TAKEN:
                     return False
                 raise
+            with self._lock:
+                self._sizes[name] = len(data)
             return True
 
         return self._patiently("write", name, create)
