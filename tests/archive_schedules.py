@@ -281,8 +281,11 @@ def s3_backend(place: object_stores.Place, *, accelerate: bool = True) -> Backen
     return Backend(faulty, lambda prefix: ObjectStore(client(prefix)), place.objects, lambda prefix: None)
 
 
-def run_schedule(seed: int, backend: Backend) -> Counter[str]:
-    """Run one schedule and check what came of it; return what happened. Raises AssertionError naming the seed."""
+def run_schedule(seed: int, backend: Backend, *, verify_every: int = 1) -> Counter[str]:
+    """Run one schedule and check what came of it; return what happened. Raises AssertionError naming the seed.
+
+    The raw files are checked always; `verify` is run for one seed in `verify_every`.
+    """
     chance = random.Random(seed)
     counts: Counter[str] = Counter()
     prefix = f"s{seed}"
@@ -347,8 +350,10 @@ def run_schedule(seed: int, backend: Backend) -> Counter[str]:
         counts["own reply lost"] += archiver.counts.repeated
     last = Archive(backend.clean(prefix), log.log_id)
     Archiver(source, last, ["orders"], clock=ManualClock()).until_idle()
-    findings = list(last.verify())
-    assert findings == [], (seed, findings)
+    if seed % verify_every == 0:
+        findings = list(last.verify())
+        assert findings == [], (seed, findings)
+        counts["verified"] += 1
     last.close()
     counts["segments"] += check(
         seed, backend.files(prefix), expected_rows(log, holes), log.end_offset("orders", 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -217,3 +219,44 @@ def test_gaps_are_what_neither_tier_has(log: Log, archive: Archive) -> None:
             check_gaps(archive, log, "orders", 0, 5, 20)
         assert (gap.value.base, gap.value.end) == (10, 15)
         Archiver(log, archive, ["orders"]).until_idle()
+
+
+def test_a_distant_archive_is_read_in_a_thread_while_the_loop_goes_on(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More partitions at once than threads, a seek in between: nothing waits for ever, nothing is lost or doubled."""
+    log.create_topic("many", 20)
+    for partition in range(20):
+        append_numbered(log, 30, topic="many", partition=partition)
+    archive = open_archive(f"file://{tmp_path}", log.log_id)
+    Archiver(log, archive, ["many"], roll_rows=4).until_idle()
+    slow, here = threading.Event(), threading.get_ident()
+    get_range, readers = archive.store.get_range, set()
+
+    def distant(name: str, start: int, end: int) -> bytes:
+        readers.add(threading.get_ident())
+        slow.wait(0.001)
+        return get_range(name, start, end)
+
+    fresh = open_archive(f"file://{tmp_path}", log.log_id)
+    monkeypatch.setattr(fresh.store, "get_range", distant)
+    monkeypatch.setattr(fresh.store, "remote", True)
+    sources = [HandoverSource(fresh, log, "many", partition, 0) for partition in range(20)]
+    expected = log_rows(log, "many", 0)
+    rows: list[list[Row]] = [[] for _ in sources]
+    for source in sources:
+        source.ahead()
+    sources[3].seek(0)
+    while any(source.position < 30 for source in sources):
+        waits = [begun for source in sources if (begun := source.ahead(bytes_max=100)) is not None]
+        assert not futures.wait(waits, timeout=30).not_done
+        for source, got in zip(sources, rows, strict=True):
+            if source.position < 30:
+                got += rows_of([source.fetch(bytes_max=100)])
+    assert rows == [expected] * 20
+    assert here not in readers
+    for source in sources:
+        source.ahead()
+        source.close()
+    for each in (archive, fresh):
+        each.close()

@@ -75,7 +75,7 @@ class World:
 
     def open_archive(self, log: Log) -> Archive:
         """Return the archive of the log."""
-        return open_archive(self.settings.archive, log.log_id)
+        return open_archive(self.settings.archive, log.log_id, self.settings.archive_options)
 
     # What goes in
 

@@ -78,7 +78,7 @@ class Archive:
         self._bound: dict[str, str] = {}
         self._newest: dict[str, str] = {}
         self._chains: dict[Place, _Chain] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         self._lock = Lock()
 
     def bind(self, topics: Mapping[str, HasTopicId]) -> None:
@@ -90,8 +90,8 @@ class Archive:
         self._footers.forget()
         with self._lock:
             self._chains.clear()
-            pool, self._pool = self._pool, None
-        if pool is not None:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -100,15 +100,16 @@ class Archive:
         return self.store.remote
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Run a call in a thread of the archive's own."""
-        return self._threads().submit(call)
+        """Run a call that reads the archive in a thread of the archive's own."""
+        return self._threads("readers").submit(call)
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self, of: str = "row groups") -> ThreadPoolExecutor:
+        # Readers have threads apart: they wait for row groups, which would wait for a thread behind them for ever.
         with self._lock:
-            if self._pool is None:
-                # One more than read ahead at once, for whoever waits for them in a thread of this very pool.
-                self._pool = ThreadPoolExecutor(2 * THREADS, thread_name_prefix="headwater-archive")
-            return self._pool
+            pool = self._pools.get(of)
+            if pool is None:
+                pool = self._pools[of] = ThreadPoolExecutor(THREADS, thread_name_prefix="headwater-archive")
+            return pool
 
     def topics(self) -> list[str]:
         """Return the names of all topics that have a folder."""

@@ -13,6 +13,8 @@ from headwater.merge.channel import END_OF_TIME, NEVER, Channel, Piece
 from headwater.merge.watermark import WatermarkClock
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from headwater.core.event_time import EventTime
     from headwater.core.values import Codec
     from headwater.engine.positions import TaskState
@@ -120,6 +122,12 @@ class Input:
             channel.done = True
             if self.drain:
                 channel.end_time(None)
+
+    def ahead(self, bytes_max: int) -> Future[Any] | None:
+        """Begin what the next `fill` would wait for a network for, and return what to wait for, if anything."""
+        if self.end is not None and self.source.position >= self.end:
+            return None
+        return self.source.ahead(bytes_max=bytes_max)
 
     def fill(self, bytes_max: int) -> bool:
         """Read what follows into the channels; tell whether there was anything."""

@@ -355,6 +355,12 @@ class Session:
                 if self._closing:
                     await self._resume.wait()
                     continue
+                cold = task.cold()
+                if cold:
+                    done, _ = await asyncio.wait([asyncio.wrap_future(each) for each in cold])
+                    for each in done:
+                        each.exception()  # raised by the fetch; here it is only seen, so that none counts as unseen
+                    continue
                 news = self._news
                 group = task.next_group()
                 if group is None and task.flush_due:

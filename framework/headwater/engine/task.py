@@ -32,6 +32,7 @@ from headwater.table.captured import CapturedPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
 
     from headwater.core.batch import Append
     from headwater.engine.inputs import Input
@@ -190,9 +191,18 @@ class Task:
                 came = True
         return came
 
+    def cold(self) -> list[Future[Any]]:
+        """Have inputs that read a distant archive go on reading; return what to wait for before any can be filled."""
+        waits = []
+        for an_input in self.inputs:
+            begun = an_input.ahead(self.fetch_bytes_max)
+            if begun is not None and any(not c.size and not c.done for c in an_input.channels):
+                waits.append(begun)
+        return waits
+
     def prefetch(self) -> None:
         """Read and decode ahead while the log commits: what waits in the channels belongs to no epoch yet."""
-        if not self.merge.waiting():
+        if not self.merge.waiting() and not self.cold():
             self.fill()
         for an_input in self.inputs:
             an_input.decode_ahead()

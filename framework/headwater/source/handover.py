@@ -11,7 +11,8 @@ Invariant: offsets leave here strictly rising; batches tile them (I12).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import wait
+from typing import TYPE_CHECKING, Any
 
 from headwater.core.batch import Batch
 from headwater.core.errors import HandoverGapError, OffsetTrimmedError
@@ -20,6 +21,8 @@ from headwater.source.live import LiveSource
 from headwater.source.replay import ReplaySource
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from headwater.archive.archive import Archive
     from headwater.log.interface import Log
 
@@ -50,11 +53,26 @@ class HandoverSource(Source):
         self._replay = ReplaySource(archive, topic, partition, position, allow_gaps=allow_gaps)
         self._live = LiveSource(log, topic, partition, position)
         self._in_archive = True
+        self._cold: Future[Batch | None] | None = None
+
+    def ahead(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Future[Any] | None:
+        """Begin to read a distant archive."""
+        if not self._in_archive or not self._archive.is_remote:
+            return None
+        if self._cold is None:
+            self._cold = self._archive.submit(lambda: self._from_archive(bytes_max))
+        return None if self._cold.done() else self._cold
 
     def fetch(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Batch:
         """Return the records that follow, from whichever tier has them."""
         while True:
-            batch = self._from_archive(bytes_max) if self._in_archive else self._from_log(bytes_max)
+            if self._cold is not None:
+                cold, self._cold = self._cold, None
+                batch = cold.result()
+            elif self._in_archive:
+                batch = self._from_archive(bytes_max)
+            else:
+                batch = self._from_log(bytes_max)
             if batch is not None:
                 self.position = batch.next
                 return batch
@@ -98,8 +116,16 @@ class HandoverSource(Source):
         """Whether the last fetch, where it gave nothing, had come to the log's end."""
         return not self._in_archive and self._live.at_end
 
+    def _forget_cold(self) -> None:
+        """Wait for what a thread reads, and drop it: it moves what is moved here."""
+        if self._cold is not None:
+            cold, self._cold = self._cold, None
+            if not cold.cancel():
+                wait([cold])
+
     def seek(self, offset: int) -> None:
         """Move the position; the archive is asked first again."""
+        self._forget_cold()
         self.position = offset
         self._replay.seek(offset)
         self._in_archive = True
@@ -110,5 +136,6 @@ class HandoverSource(Source):
 
     def close(self) -> None:
         """Drop what was read ahead."""
+        self._forget_cold()
         self._replay.close()
         self._live.close()

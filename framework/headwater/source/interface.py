@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from headwater.core.batch import Batch
 
 FETCH_BYTES_MAX = 4 << 20
@@ -34,6 +36,13 @@ class Source(ABC):
     def at_end(self) -> bool:
         """Whether the last fetch, where it gave nothing, had come to the end of what there is."""
         return True
+
+    def ahead(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Future[Any] | None:
+        """Begin, in a thread, what the next fetch would wait for a network for; None: the next fetch waits for nothing long.
+
+        An event loop waits for what this returns before it fetches.
+        """
+        return None
 
     @abstractmethod
     def seek(self, offset: int) -> None:
