@@ -179,7 +179,10 @@ class Stream(FaustStream):  # type: ignore[type-arg]
             raise TopologyError(
                 f"group_by at {users_line()} takes the key from {selected!r}, and {facts.value_type.__name__} has no such field"
             )
-        return Facts(facts.value_type, key_type or type_of(selected, facts.value_type), selected)
+        # Behind a group_by values that were replaced are plain JSON.
+        retyped = any(step.retypes for step in (*self.plan.before, *self.plan.after))
+        value_type = None if retyped else facts.value_type
+        return Facts(value_type, key_type or type_of(selected, facts.value_type), selected)
 
     @property
     def facts(self) -> Facts:

@@ -52,6 +52,21 @@ def test_a_stream_is_grouped_by_what_its_key_is_without_a_repartition(app: hw.Ap
     assert twice.plan == topic.group_by("bidder").plan
 
 
+def test_what_is_known_of_values_follows_the_operators(app: hw.App) -> None:
+    stream = bids(app).stream()
+    assert stream.filter(bool).facts.value_type is Bid
+    assert stream.group_by("auction").facts == stream.group_by("auction").filter(bool).facts
+    assert stream.group_by("auction").facts.key_type is int
+    assert stream.group_by(("auction", "weight")).facts.key_type == tuple[int, float]
+    assert stream.group_by(lambda bid: bid.auction, key_type=int).facts.key_type is int
+    assert stream.map(dict).facts.value_type is None
+    typed = stream.map(lambda bid: Auction(bid.auction, 1), value_type=Auction)
+    assert typed.facts.value_type is Auction
+    # Behind a group_by values that were replaced are plain JSON; their fields are known all the same.
+    assert typed.group_by("id").facts.value_type is None
+    assert typed.group_by("id").facts.key_type is int
+
+
 def test_composite_keys_are_tuples_of_fields_and_functions(app: hw.App) -> None:
     group_by = bids(app).group_by(("auction", Bid.bidder)).plan.group_by
     assert group_by == GroupBy(CompositeKey(("auction", "bidder")))
