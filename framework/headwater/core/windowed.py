@@ -24,8 +24,13 @@ class WindowKey(NamedTuple):
 
 
 def window_key(key: bytes, start: int, end: int) -> bytes:
-    """Return a windowed row's key bytes."""
-    return window_prefix(key) + _TIMES.pack(start + _BIAS, end + _BIAS)
+    """Return a windowed row's key bytes. Raises ValueRefusedError for times beyond 64 bits of milliseconds."""
+    try:
+        return window_prefix(key) + _TIMES.pack(start + _BIAS, end + _BIAS)
+    except struct.error:
+        raise ValueRefusedError(
+            f"a window from {start} to {end} ms lies outside 64 bits of milliseconds; filter records of such times out"
+        ) from None
 
 
 def window_prefix(key: bytes) -> bytes:

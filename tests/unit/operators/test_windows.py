@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.core.errors import ValueRefusedError
 from headwater.stream.aggregate import Aggregate
 from headwater.stream.counted import CountAggregate
 from headwater.stream.fixed import FixedAggregate
@@ -233,6 +234,22 @@ def test_closed_windows_leave_the_table_when_they_expire(rows: list[Row], restar
     there = bench.windows().keys()
     bench.advance(END_OF_TIME)
     assert bench.windows().keys() == there, "the end of time closes windows and removes none"
+
+
+@pytest.mark.parametrize("time", [-1, 0, -(1 << 62), 253402300799999, 1 << 62])
+def test_odd_times_have_windows_as_any_others(time: int) -> None:
+    bench = Bench(lambda: FixedAggregate(Tumbling(60), Fold(AGGREGATES), results(0)))
+    bench.run([Row("a", {"v": 1}, time)])
+    ((start, end),) = [(value["start"], value["end"]) for value in bench.values()]
+    assert start <= time < end == start + 60_000
+    assert start % 60_000 == 0
+
+
+def test_a_window_beyond_64_bits_is_refused_and_changes_nothing() -> None:
+    bench = Bench(lambda: FixedAggregate(Tumbling(60), Fold(AGGREGATES), results(0)))
+    with pytest.raises(ValueRefusedError, match="outside 64 bits"):
+        bench.feed(Row("a", {"v": 1}, END_OF_TIME))
+    assert not any(state.rows for state in bench.states.values())
 
 
 NEW_YORK = Calendar("day", "America/New_York")
