@@ -208,3 +208,20 @@ def test_a_file_of_kafkas_settings_that_can_not_be_read_is_refused_without_showi
         with pytest.raises(MisuseError, match=said) as refused:
             Settings.resolve(environment={"HEADWATER_KAFKA_CONFIG": str(path)})
         assert "swordfish" not in str(refused.value)
+
+
+def test_archive_options_of_the_environment_are_added_to_the_apps_and_win_name_by_name() -> None:
+    app = {"endpoint_url": "http://app", "anon": True}
+    environment = {
+        "HEADWATER_ARCHIVE_OPTIONS": '{"endpoint_url": "http://env", "key": "AKIA", "account_key": "s3cret"}'
+    }
+    settings = Settings.resolve({}, {}, environment, archive_options=app)
+    assert settings.archive_options == {
+        "endpoint_url": "http://env", "anon": True, "key": "AKIA", "account_key": "s3cret",
+    }  # fmt: skip
+    shown = next(item for item in settings.shown() if item.name == "archive_options")
+    assert shown.origin == "environment HEADWATER_ARCHIVE_OPTIONS and App(archive_options=…)"
+    assert shown.value == "endpoint_url=http://env, anon=True, key=***, account_key=***"
+    with pytest.raises(MisuseError, match="can't be read as a JSON object") as told:
+        Settings.resolve({}, {}, {"HEADWATER_ARCHIVE_OPTIONS": '["s3cret"]'})
+    assert "s3cret" not in str(told.value)
