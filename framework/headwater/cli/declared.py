@@ -11,18 +11,22 @@ from headwater.cli.session import Session, pass_session
 @command("agents", example="headwater -A headwater_apps.flights agents")
 @pass_session
 def agents(session: Session) -> None:
-    """List the app's agents."""
+    """List the app's agents, and the operators of its streams and tables, in the order a record goes through them."""
     app = session.require_target("agents").app
-    rows = [
-        {
-            "agent": name,
-            "topic": _name(agent.topic),
-            "sinks": [_name(sink) for sink in agent.sinks],
-            "help": agent.help or "",
-        }
-        for name, agent in app.declared.agents.items()
-    ]
-    session.output.rows(rows, ["agent", "topic", "sinks", "help"], empty=f"app {app.id!r} declares no agents")
+    rows = []
+    for name in app.declared.in_order():
+        agent, operator = app.declared.agents.get(name), app.declared.operators.get(name)
+        row: dict[str, Any] = {"agent": name, "kind": "agent" if operator is None else "operator"}
+        if operator is not None:
+            topics = dict.fromkeys(topic for plan in operator.inlets for topic in plan.topics)
+            row |= {"topic": ", ".join(topics), "sinks": [sink.topic for sink in operator.sinks], "help": ""}
+        elif agent is not None:
+            row |= {
+                "topic": _name(agent.topic), "sinks": [_name(sink) for sink in agent.sinks], "help": agent.help or "",
+            }  # fmt: skip
+        rows.append(row)
+    columns = ["agent", "kind", "topic", "sinks", "help"]
+    session.output.rows(rows, columns, empty=f"app {app.id!r} declares no agents")
 
 
 @command("models", example="headwater -A headwater_apps.flights models")

@@ -21,6 +21,8 @@ VALUES = {
     "footer", "bytes", "page", "records", "bounds", "place", "meta", "decode", "table", "--sha256",
 }  # fmt: skip
 EITHER = {"key", "key_b64", "value", "value_b64", "headers", "headers_b64", "a", "b", "a_b64", "b_b64"}
+# Of tables of windows only; shown to be there by a test of their own.
+WINDOWS = {"start", "end", "final", "a_final", "b_final"}
 
 
 def documented(name: str) -> set[str]:
@@ -93,8 +95,57 @@ def test_the_fields_are_those_of_the_reference(run: Run, story: str) -> None:
         assert shown <= listed, f"{name}: not in the reference: {sorted(shown - listed)}"
         if name == "table dump":
             continue  # it shows rows or, with --sha256, one object; never all of its fields
-        missing = listed - shown - EITHER - VALUES
+        missing = (
+            listed
+            - shown
+            - EITHER
+            - VALUES
+            - WINDOWS
+            - {"agent", "operator", "@out:NAME", "@late:NAME", "@changes:TABLE"}
+        )
         assert not missing, f"{name}: in the reference, not shown: {sorted(missing)}"
+
+
+def test_rows_of_windows_have_their_fields(run: Run, words_app: str, tmp_path: Path) -> None:
+    with (tmp_path / f"{words_app}.py").open("a") as file:
+        file.write(
+            'spans = words.stream().group_by().window(hw.windows.Tumbling(10)).aggregate(name="spans", n=hw.agg.count())\n'
+        )
+    lines = envelopes(*[{"key": "a", "value": "a", "timestamp": time} for time in (0, 3_000, 12_000, 30_000)])
+    run("-A", words_app, "send", "words", "--file", "-", stdin=lines)
+    run("-A", words_app, "worker", "--until-idle", "-l", "error")
+    run("-A", words_app, "replay", "--from", "1000", "--as", "v2")
+    rows = run("-A", words_app, "table", "get", "spans", "a", "--json").rows
+    assert rows == run("-A", words_app, "table", "dump", "spans", "--json").rows
+    assert rows[0] == {"key": "a", "start": 0, "end": 10_000, "final": True, "value": {"n": 2}}
+    assert [(row["start"], row["final"]) for row in rows] == [(0, True), (10_000, True), (30_000, False)]
+    assert run("-A", words_app, "table", "get", "spans", "b", code=1).err.startswith(
+        "headwater: table 'spans' has no row"
+    )
+    [spans] = [
+        row
+        for row in run("-A", words_app, "diff", "live", "v2", "--json", code=3).rows
+        if row.get("table") == "spans"
+    ]
+    assert spans["keys"] == [
+        {
+            "key": "a",
+            "start": 0,
+            "end": 10_000,
+            "a": {"n": 2},
+            "a_final": True,
+            "b": {"n": 1},
+            "b_final": True,
+        }
+    ]
+    shown = set(names_in(rows)) | set(names_in([spans]))
+    assert shown <= documented("table get") | documented("diff")
+    assert shown >= WINDOWS
+    assert "1970-01-01" in run("-A", words_app, "diff", "live", "v2", code=3).out
+    # What the aggregate keeps for itself is nobody's table.
+    assert [row["table"] for row in run("-A", words_app, "table", "ls", "--json").rows] == ["counts", "spans"]
+    kinds = {row["agent"]: row["kind"] for row in run("-A", words_app, "agents", "--json").rows}
+    assert kinds == {"count": "agent", "spans": "operator"}
 
 
 def test_findings_of_verify_have_the_fields_of_the_reference(run: Run, story: str, tmp_path: Path) -> None:
