@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import pstats
 import sys
 import tempfile
@@ -73,7 +74,7 @@ class Stages:
 class MiniTask:
     """One partition's rows, table part, and running agent, without merge, retries and assignment."""
 
-    def __init__(self, partition: int, state: str) -> None:
+    def __init__(self, partition: int, state: str, history: Any) -> None:
         """Open the store and start the agent's loop."""
         self.partition = partition
         self.position = 0
@@ -81,7 +82,16 @@ class MiniTask:
             [Channel(f"clicks/{partition}", 0, None, ("clicks", partition))], records_max=1 << 30
         )
         store = open_store(state, "spend", partition)
-        self.part = TablePart("spend", 0, partition, data.PARTITIONS, store, spend.codec, default=float)
+        self.part = TablePart(
+            "spend",
+            0,
+            partition,
+            data.PARTITIONS,
+            store,
+            spend.codec,
+            default=float,
+            last_only=history is None,
+        )
         self.rows = Rows((0, self.partition))
         self.frame = Frame("total", self.rows)
         self.frame.parts[spend.number] = self.part
@@ -129,19 +139,22 @@ async def headwater(
 ) -> tuple[Stages, dict[Any, float]]:
     """Run the parts once over the log."""
     stages = Stages(now)
-    tasks = [MiniTask(partition, state) for partition in range(data.PARTITIONS)]
+    tasks = [MiniTask(partition, state, history) for partition in range(data.PARTITIONS)]
     codec = clicks.codec
     ends = [log.end_offset("clicks", partition) for partition in range(data.PARTITIONS)]
     pending = 0
 
     def commit() -> None:
         stages.begin()
-        appends = [append for task in tasks for append in task.changelog(history)]
+        # A partition that has come to its end earlier has nothing to append.
+        appends = {task.partition: task.changelog(history) for task in tasks}
         stages.end("changelog")
-        bases = log.commit(Transaction(appends))
+        bases = log.commit(Transaction([append for own in appends.values() for append in own]))
         stages.end("commit")
-        for task, append in zip(tasks, appends, strict=True):
-            task.part.flush(bases[(CHANGELOG, task.partition)] + len(append))  # type: ignore[index]
+        for task in tasks:
+            if appends[task.partition]:
+                base = bases[(CHANGELOG, task.partition)]  # type: ignore[index]
+                task.part.flush(base + sum(map(len, appends[task.partition])))
             task.begin_epoch()
         stages.end("store")
 
@@ -161,6 +174,8 @@ async def headwater(
             task.feed.put(work)
             await task.feed.wait_parked()
             stages.end("agent")
+            task.part.seal()
+            stages.end("changelog")
             task.position = batch.next
             pending += len(batch)
         if pending >= sqlite_table.EPOCH_RECORDS:
@@ -277,6 +292,8 @@ def main() -> None:
     parser.add_argument("--wall", action="store_true", help="wall clock, waiting for the disk included")
     options = parser.parse_args()
     now = perf_counter if options.wall else thread_time
+    gc.collect()
+    gc.freeze()  # as a worker does
     assert spend.codec.decode(b"1.5") == 1.5
     assert Click.__name__ == "Click"
     for history in ("exact", None):

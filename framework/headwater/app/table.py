@@ -90,21 +90,22 @@ class Table(FaustTable[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         frame = _frame_in_hand()
-        if frame is None:
-            self._refuse_write()
         try:
-            part = frame.parts[self.number]
-        except KeyError:
+            part = frame.parts[self.number]  # type: ignore[union-attr]
+            hot = part.hot
+            # TablePart.put for a known key and a number below NUMBER_MAX, written out: a call and half the look-ups less.
+            if type(value) is part.number_kind and key in hot and -1e300 < value < 1e300:
+                part.keys.append(key)
+                part.values.append(value)
+                part.rows.append(frame.row)  # type: ignore[union-attr]
+                hot[key] = value
+                return
+        except (AttributeError, KeyError, TypeError):
+            # Outside agents, out of reach, or a key that can't be a dictionary's.
+            if frame is None:
+                self._refuse_write()
             part = self._writable(frame)
-        kind = type(value)
-        if type(key) is not str or kind not in part.deferred or not -1e300 < value < 1e300:
-            part.put(key, value, frame)
-            return
-        # TablePart.put for a text key and a number below NUMBER_MAX, written out: a call and two look-ups less a record.
-        if key not in part.admitted:
-            part.admit(key, key, frame)
-        part.changes += (key, value, frame.row)
-        part.hot[key] = value
+        part.put(key, value, frame)
 
     def __delitem__(self, key: Any) -> None:
         frame = _frame_in_hand()

@@ -230,7 +230,7 @@ class Assembly:
         kind = TablePart if CHANGES + name not in self.plan.topology.virtual else CapturedPart
         part = kind(
             name, table.number, task.partition, task.sub.partitions, store, table.codec, default=table.default,
-            local=table.local, windowed=table.windowed,
+            local=table.local, windowed=table.windowed, last_only=table.history is None,
         )  # fmt: skip
         task.parts[name] = part
         task.history[name] = table.history

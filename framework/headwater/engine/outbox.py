@@ -185,10 +185,10 @@ def changelog(
     """Return a part's changes as blobs, thinned as the table's `history` says."""
     if not part.count:
         return []
-    keys, values, at = part.collect(last=history is None)
+    keys, values, at = part.collect()
     if not len(keys):
         return []
-    numbers = pa.array(at, pa.int32())
+    numbers = at if isinstance(at, pa.Array) else pa.array(at, pa.int32())
     times = rows.task_times.arrow(pa.int64()).take(numbers)
     offsets = rows.cause_offsets.arrow(pa.int64()).take(numbers)
     if rows.single is not None:

@@ -296,6 +296,8 @@ class Task:
         await self._step(group)
         took_s = SYSTEM_CLOCK.monotonic_s() - began_s
         changes, nbytes = self._weigh(marks)
+        for part in self.parts.values():
+            part.settle()
         self._staged_bytes += nbytes
         if not len(group):
             return

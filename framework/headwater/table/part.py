@@ -6,8 +6,12 @@ with `history=None` only the last of each key ever is. A value of an immutable t
 decoded at each read, so that what a reader gets is its own: changing it without setting it changes nothing, in live
 and in replay alike.
 
+Changes stand in plain lists while they may be rolled back, that is until the group of records they belong to is done;
+`seal` then makes Arrow columns of them.
+
 Invariants
-- `changes` in order are the changelog; the cache over the store reads as their fold (I2).
+- Sealed and open changes, in order, are the changelog; the cache over the store reads as their fold (I2).
+- `hot` holds only keys that may be written here, so that a write to a key that is in it needs no other check.
 - After `rollback` the part reads as if the dropped changes had never been made.
 - Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
 """
@@ -23,14 +27,19 @@ from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefused
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import split_window_key
+from headwater.table.sealed import Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from headwater.core.values import Codec
+    from headwater.table.sealed import Columns
 
 CACHE_ENTRIES_MAX = 200_000
 CACHE_BYTES_MAX = 64 << 20
+
+SEALED_MIN = 1_000
+"""From how many open changes on they are sealed between groups: a few would not be worth the columns."""
 
 _SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
 """One value or more of each type that can't be changed in place."""
@@ -43,6 +52,9 @@ NUMBER_MAX = 1e300
 _encode_json = msgspec.json.Encoder().encode
 
 _IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
+
+_CACHED: Final = object()
+"""Stands for a key's last value where that is a number which the cache of decoded values holds."""
 
 
 class Missing:
@@ -112,10 +124,11 @@ class TablePart:
 
     __slots__ = (
         "_cache_bytes",
-        "_collected",
-        "_numbers_only",
+        "_dirty",
+        "_last_only",
+        "_mixed",
+        "_sealed",
         "admitted",
-        "changes",
         "codec",
         "default",
         "deferred",
@@ -123,16 +136,20 @@ class TablePart:
         "exact",
         "hot",
         "keeper",
+        "keys",
         "kind",
         "local",
         "name",
         "named",
         "number",
+        "number_kind",
         "partition",
         "partitions",
         "raw",
+        "rows",
         "shared",
         "store",
+        "values",
         "windowed",
     )
 
@@ -148,8 +165,13 @@ class TablePart:
         default: Callable[[], Any] | None = None,
         local: bool = False,
         windowed: bool = False,
+        last_only: bool = False,
     ) -> None:
-        """Begin with nothing cached. `local`: keys need not be at home here; `windowed`: keys hold a window, see `core.windowed`."""
+        """Begin with nothing cached.
+
+        `local`: keys need not be at home here; `windowed`: keys hold a window, see `core.windowed`. `last_only`: of the
+        changes of an epoch only the last of each key is kept.
+        """
         self.name = name
         self.number = number
         self.partition = partition
@@ -162,6 +184,8 @@ class TablePart:
         # Numbers that the codec writes as JSON and gives back unchanged may be encoded later: nothing can change them.
         plain = all(codec.encode(n) == _encode_json(n) for n in _SAMPLES if type(n) in self.exact & _NUMBERS)
         self.deferred = self.exact & _NUMBERS if plain else frozenset[type]()
+        # The type of the numbers that were set last: `Table.__setitem__` takes the short way with those.
+        self.number_kind: type | None = None
         self.default = default
         self.keeper: Any = None
         """The operator that closes the windows of a table which agents write, where there is one."""
@@ -172,13 +196,18 @@ class TablePart:
         self.named: Callable[[Any], Any] = encode_key if windowed else canonical
         self.hot: dict[Any, Any] = {}
         self.raw: dict[Any, bytes | None] = {}
-        self._cache_bytes = 0
-        # Flat, three entries a change: key, value (a number yet to be encoded, encoded bytes, None for deleted), row. One
-        # list grows at less than half the cost of three.
-        self.changes: list[Any] = []
         self.admitted: set[Any] = set()
-        self._numbers_only = True
-        self._collected: tuple[int, list[Any], list[bytes | None]] | None = None
+        self._cache_bytes = 0
+        # Changes that may still be rolled back, as columns: key, value (a number yet to be encoded, encoded bytes, None
+        # for deleted), row.
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self.rows: list[int] = []
+        self._mixed = False
+        self._last_only = last_only
+        self._sealed = Sealed()
+        # The sealed changes' last value of each key.
+        self._dirty: dict[Any, Any] = {}
 
     # Keys are held as text where they are valid UTF-8, else as bytes: text is what most keys are, and Arrow takes it
     # without a step in between.
@@ -195,7 +224,7 @@ class TablePart:
         if data is None:
             return MISSING
         value = self.codec.decode(data)
-        if type(value) in _IMMUTABLE or self.shared:
+        if (type(value) in _IMMUTABLE or self.shared) and self._is_home(key):
             self.hot[key] = value
         return value
 
@@ -224,14 +253,20 @@ class TablePart:
         `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
         """
         name = key if type(key) is self.kind else self.named(key)
-        deferred = type(value) in self.deferred and -NUMBER_MAX < value < NUMBER_MAX
+        number = type(value)
+        deferred = number in self.deferred and -NUMBER_MAX < value < NUMBER_MAX
         data = value if deferred else self.encode(value)
-        if name not in self.admitted:
-            self.admit(name, key, frame)
-        self._numbers_only = self._numbers_only and deferred
-        self.changes += (name, data, frame.row)
+        if name not in self.admitted and not self.admit(name, key, frame) and deferred:
+            deferred, data = False, self.encode(value)
+        if deferred:
+            self.number_kind = number
+        else:
+            self._mixed = True
+        self.keys.append(name)
+        self.values.append(data)
+        self.rows.append(frame.row)
         # Only what decodes to itself is cached as it is: 1 set in a table of floats reads as 1.0, cached or not.
-        if type(value) in self.exact:
+        if number in self.exact and name in self.admitted:
             self.hot[name] = value
         else:
             self.hot.pop(name, None)
@@ -244,8 +279,10 @@ class TablePart:
             return False
         if name not in self.admitted:
             self.admit(name, key, frame)
-        self._numbers_only = False
-        self.changes += (name, None, frame.row)
+        self._mixed = True
+        self.keys.append(name)
+        self.values.append(None)
+        self.rows.append(frame.row)
         self.hot.pop(name, None)
         self.raw[name] = None
         return True
@@ -260,10 +297,7 @@ class TablePart:
 
         Only those whose key begins with `prefix`, and from key `start` on.
         """
-        overlay = {
-            _bytes(name): self._encoded(value)
-            for name, value in zip(self.changes[0::3], self.changes[1::3], strict=True)
-        }
+        overlay = self._last_values()
         waiting = sorted(
             (row for row in overlay.items() if row[0].startswith(prefix) and row[0] >= start), reverse=True
         )
@@ -285,78 +319,109 @@ class TablePart:
     @property
     def count(self) -> int:
         """How many changes the open epoch holds."""
-        return len(self.changes) // 3
+        return self._sealed.count + len(self.keys)
 
     def sample(self, mark: int, size: int) -> list[Any]:
-        """Return values of about `size` of the changes from number `mark` on."""
-        return self.changes[3 * mark + 1 :: 3 * max(1, (self.count - mark) // size)]
+        """Return values of about `size` of the changes from number `mark` on, none of which is sealed."""
+        low = mark - self._sealed.count
+        return self.values[low :: max(1, (len(self.values) - low) // size)]
 
-    def collect(self, *, last: bool = False) -> tuple[list[Any], list[bytes | None], list[int]]:
-        """Return the open epoch's changes in order as columns: keys, encoded values (None: deleted), rows.
+    def settle(self) -> None:
+        """Take all changes as made for good: between groups nothing before can be rolled back."""
+        if len(self.keys) >= SEALED_MIN:
+            self.seal()
 
-        `last`: only the last change of each key; the others are never encoded.
-        """
-        names, values, rows = self.changes[0::3], self.changes[1::3], self.changes[2::3]
-        if last:
-            kept = sorted(dict(zip(names, range(len(names)), strict=True)).values())
-            names, values = [names[at] for at in kept], [values[at] for at in kept]
-            rows = [rows[at] for at in kept]
-        encoded: list[bytes | None]
-        if self._numbers_only and self.deferred:
-            # Numbers that were seen to be finite when they were set: no value needs a second look.
-            encoded = list(map(_encode_json, values))
+    def seal(self) -> None:
+        """Make columns of the open changes; they can't be rolled back from here on."""
+        keys, values, rows = self.keys, self.values, self.rows
+        if not keys:
+            return
+        count = len(keys)
+        if self._last_only:
+            last = dict(zip(keys, range(count), strict=True))
+            if 2 * len(last) < count:
+                kept = sorted(last.values())
+                keys, values, rows = (
+                    [keys[at] for at in kept], [values[at] for at in kept], [rows[at] for at in kept],
+                )  # fmt: skip
+        if self._mixed:
+            self._dirty.update(zip(keys, values, strict=True))
+            self._sealed.add(keys, values, rows, count, self._encoded)
         else:
-            encoded = [self._encoded(value) for value in values]
-        self._collected = (len(self.changes), names, encoded)
-        return names, encoded, rows
+            # A number that was set is what the cache holds until the key's next change.
+            self._dirty.update(dict.fromkeys(keys, _CACHED))
+            self._sealed.add(keys, values, rows, count)
+        self.keys, self.values, self.rows, self._mixed = [], [], [], False
+
+    def collect(self) -> Columns:
+        """Return the open epoch's changes in order as columns; they can't be rolled back from here on."""
+        self.seal()
+        return self._sealed.columns()
 
     def rollback(self, row: int, floor: int) -> None:
         """Drop the changes from number `floor` on that were made for rows >= `row`."""
-        changes = self.changes
-        end = len(changes)
-        while end > floor * 3 and changes[end - 1] >= row:
-            end -= 3
-        self.truncate(end // 3)
+        rows = self.rows
+        end, low = len(rows), max(0, floor - self._sealed.count)
+        while end > low and rows[end - 1] >= row:
+            end -= 1
+        self.truncate(self._sealed.count + end)
 
     def truncate(self, length: int) -> None:
-        """Drop the changes from number `length` on."""
-        changes = self.changes
-        dropped = set(changes[length * 3 :: 3])
+        """Drop the changes from number `length` on; what is sealed stays."""
+        low = max(0, length - self._sealed.count)
+        keys, values = self.keys, self.values
+        dropped = set(keys[low:])
         if not dropped:
             return
-        del changes[length * 3 :]
+        del keys[low:], values[low:], self.rows[low:]
         for name in dropped:
             self.hot.pop(name, None)
             self.raw.pop(name, None)
-        for at in range(length * 3 - 3, -1, -3):
-            name = changes[at]
+        for at in range(low - 1, -1, -1):
+            name = keys[at]
             if name in dropped:
-                value = changes[at + 1]
-                if value is None or type(value) is bytes:
-                    self.raw[name] = value
-                else:
-                    self.hot[name] = value
+                self._restore(name, values[at])
                 dropped.discard(name)
                 if not dropped:
-                    break
+                    return
+        for name in dropped & self._dirty.keys():
+            value = self._dirty[name]
+            if value is _CACHED:
+                # The cache held the number, and has lost it: its bytes are among the sealed.
+                value = self.codec.decode(self._sealed.last_value(_bytes(name)))
+            self._restore(name, value)
+
+    def _restore(self, name: Any, value: Any) -> None:
+        if value is None or type(value) is bytes:
+            self.raw[name] = value
+        else:
+            self.hot[name] = value
 
     def flush(self, changelog_offset: int) -> None:
         """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
-        if self.changes or changelog_offset != self.store.changelog_offset:
-            if self._collected is None or self._collected[0] != len(self.changes):
-                self.collect(last=True)
-            assert self._collected is not None
-            _, names, encoded = self._collected
-            changes = {_bytes(name): data for name, data in dict(zip(names, encoded, strict=True)).items()}
+        self.seal()
+        if self._dirty or changelog_offset != self.store.changelog_offset:
+            changes = self._last_values()
             self.store.write(changes, changelog_offset)
             # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
             self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
-        self.changes = []
-        self._numbers_only = True
-        self._collected = None
+        self._dirty = {}
+        self._sealed.clear()
         # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
         if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
             self.forget()
+
+    def _last_values(self) -> dict[bytes, bytes | None]:
+        """Return the last value of each key that the open epoch has changed."""
+        hot, encoded = self.hot, self._encoded
+        last: dict[bytes, bytes | None] = {}
+        open_now = dict(zip(self.keys, self.values, strict=True))
+        for name, value in self._dirty.items():
+            if name not in open_now:
+                last[_bytes(name)] = encoded(hot[name] if value is _CACHED else value)
+        for name, value in open_now.items():
+            last[_bytes(name)] = encoded(value)
+        return last
 
     def _encoded(self, value: Any) -> bytes | None:
         return value if value is None or type(value) is bytes else self.encode(value)
@@ -370,30 +435,39 @@ class TablePart:
         self.raw[name] = data
         self._cache_bytes += 100 + (len(data) if data else 0)
 
-    def admit(self, name: str | bytes, key: Any, frame: FrameLike) -> None:
-        """Check a key at its first write, and remember that it may be written.
+    def _is_home(self, name: str | bytes) -> bool:
+        """Tell whether a key may be written here whatever the record in hand; only such keys are cached decoded."""
+        if name not in self.admitted:
+            if not self.local and partition_of(self._placed(name), self.partitions) != self.partition:
+                return False
+            self.admitted.add(name)
+        return True
 
-        A key that is only the record's own is checked again with another record. Raises HomePartitionError unless the key is the record's own, this partition is its home, or the table is
-        local; KeyRefusedError for text that UTF-8 can't hold.
-        """
+    def _placed(self, name: str | bytes) -> bytes:
+        """Return the key bytes that a row's home hangs on: without its window."""
         data = _bytes(name)
-        if self.local:
-            self.admitted.add(name)
-            return
-        if self.windowed:
-            data = split_window_key(data).key
-        home = partition_of(data, self.partitions)
-        if home == self.partition:
-            self.admitted.add(name)
-            return
+        return split_window_key(data).key if self.windowed else data
+
+    def admit(self, name: str | bytes, key: Any, frame: FrameLike) -> bool:
+        """Check a key at its first write; tell whether it may be written from here on, whatever the record.
+
+        A key that is only the record's own is checked again with another record. Raises HomePartitionError unless the
+        key is the record's own, this partition is its home, or the table is local; KeyRefusedError for text that UTF-8
+        can't hold.
+        """
+        data = self._placed(name)
+        if self._is_home(name):
+            return True
         record_key = record_key_of(frame)
         if data != record_key:
+            home = partition_of(data, self.partitions)
             raise HomePartitionError(
                 f"table {self.name!r}: key {key!r} lives in partition {home} of {self.partitions}, but this task works "
                 f"on partition {self.partition} (record key {record_key!r}); send the records to the key's home first: "
                 "stream.group_by(…) on this key, or declare the table with local=True if rows belong to the partition "
                 "that writes them"
             )
+        return False
 
 
 def record_key_of(frame: FrameLike) -> bytes | None:

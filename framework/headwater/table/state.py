@@ -195,6 +195,9 @@ class StatePart:
         del mark, size
         return [bytes(self._bytes // len(self.rows) if self.rows else 0)]
 
+    def settle(self) -> None:
+        """Nothing is made of changes before the epoch is collected."""
+
     def collect(self, *, last: bool = True) -> tuple[list[bytes], list[bytes | None], list[int]]:
         """Return the open epoch's changes as columns: keys, encoded values (None: deleted), rows. In order of first change."""
         del last

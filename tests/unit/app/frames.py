@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from headwater.app.table import Table
+from headwater.core.keys import key_text
 from headwater.stream.frame import CURRENT, Frame, Rows, Work
 from headwater.table.part import TablePart
 
@@ -34,6 +35,16 @@ class DictStore:
             else:
                 self.rows[key] = data
         self.changelog_offset = changelog_offset
+
+
+Change = tuple[str | bytes, bytes | None, int]
+
+
+def changes_of(part: TablePart) -> list[Change]:
+    """Return the open epoch's changes: (key, encoded value or None for deleted, row). Seals them."""
+    found = part.collect()
+    keys = [key_text(key) for key in found.keys.to_pylist()]
+    return list(zip(keys, found.values.to_pylist(), found.rows.to_pylist(), strict=True))
 
 
 def frame_over(
