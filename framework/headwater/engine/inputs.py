@@ -24,6 +24,12 @@ BROADCAST = "*"
 """Begins the names of inputs and channels that each task reads: positions of their own, and ahead of all topics' names."""
 
 
+FETCH_BYTES_FIRST = 64 << 10
+FETCH_FAST_S = 0.2
+FETCH_SLOW_S = 1.0
+"""Reads begin small; the next one is longer where a read was worked off in less than the first, shorter above the second."""
+
+
 class Input:
     """A topic partition that a task reads.
 
@@ -77,6 +83,9 @@ class Input:
         self.idle_after_s = idle_after_s
         self.caught_up = False
         self.caught_up_s = 0.0
+        self._fetch_next = FETCH_BYTES_FIRST
+        self._fetched_s = 0.0
+        self._fetch_full = False
         if senders is None:
             sort = (BROADCAST + topic if broadcast else topic, partition)
             self.channels = [Channel(self.name, 0, None, sort)]
@@ -134,12 +143,13 @@ class Input:
         if self.end is not None and self.source.position >= self.end:
             self._check_end()
             return False
-        batch = self.source.fetch(bytes_max=bytes_max)
+        batch = self.source.fetch(bytes_max=min(self._fetch_next, bytes_max))
         if batch.next == batch.base:
             if not self.caught_up and self.source.at_end:
                 self.caught_up, self.caught_up_s = True, SYSTEM_CLOCK.monotonic_s()
             return False
         self.caught_up = False
+        self._note_fetch(batch.nbytes, bytes_max)
         if self.end is not None and batch.next > self.end:
             batch = batch.slice(batch.base, self.end)
             self.source.seek(self.end)
@@ -149,6 +159,20 @@ class Input:
             self._demultiplex(batch)
         self._check_end()
         return True
+
+    def _note_fetch(self, nbytes: int, bytes_max: int) -> None:
+        """Settle how much to read next: more where a whole read was worked off in a moment, less where it took long.
+
+        What a slow agent will get to in an hour would only lie in memory; a fast one gets long batches, which cost less.
+        How the records are cut into batches changes nothing but that.
+        """
+        now_s = SYSTEM_CLOCK.monotonic_s()
+        took_s, self._fetched_s = now_s - self._fetched_s, now_s
+        was_full, self._fetch_full = self._fetch_full, 2 * nbytes >= self._fetch_next
+        if took_s > FETCH_SLOW_S:
+            self._fetch_next = max(FETCH_BYTES_FIRST, self._fetch_next // 4)
+        elif was_full and took_s < FETCH_FAST_S:
+            self._fetch_next = min(4 * self._fetch_next, max(bytes_max, FETCH_BYTES_FIRST))
 
     def decode_ahead(self) -> None:
         """Decode what waits first in each channel. What can't be decoded is left to the hand-out, which says why."""

@@ -388,7 +388,7 @@ class TablePart:
             value = self._dirty[name]
             if value is _CACHED:
                 # The cache held the number, and has lost it: its bytes are among the sealed.
-                value = self.codec.decode(self._sealed.last_value(_bytes(name)))
+                value = self.codec.decode(self._sealed.last_value(_bytes(name)) or b"")
             self._restore(name, value)
 
     def _restore(self, name: Any, value: Any) -> None:

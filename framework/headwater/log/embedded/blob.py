@@ -7,6 +7,7 @@ and 20 in 35 µs; on, handing buffers to its thread pool alone costs 0.2 ms.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -15,6 +16,8 @@ import google_crc32c
 import msgspec
 import pyarrow as pa
 import pyarrow.ipc
+
+from headwater.log.extent import RECORD_BYTES, fitting, record_sizes
 
 if TYPE_CHECKING:
     from headwater.core.batch import Headers
@@ -157,6 +160,26 @@ def _concatenated(columns: list[Any]) -> Any:
     for column in columns:
         whole.extend(column if isinstance(column, list) else column.to_pylist())
     return whole
+
+
+def fitting_part(columns: Columns, bytes_max: int) -> tuple[int, int]:
+    """Return how many of the first records weigh at most `bytes_max` together (one at least), and their weight."""
+    if columns.headers is not None or not isinstance(columns.values, pa.Array):
+        listed = as_lists(columns)
+        return fitting(record_sizes(listed.keys, listed.values, listed.headers), bytes_max)
+    keys, values = _ends(columns.keys), _ends(columns.values)
+
+    def weight(count: int) -> int:
+        return RECORD_BYTES * count + keys[count] - keys[0] + values[count] - values[0]
+
+    count = max(1, bisect_right(range(len(columns) + 1), bytes_max, key=weight) - 1)
+    return count, weight(count)
+
+
+def _ends(column: pa.Array) -> memoryview:
+    """Return the n + 1 offsets of a binary column's values."""
+    offsets = memoryview(column.buffers()[1]).cast("i")
+    return offsets[column.offset : column.offset + len(column) + 1]
 
 
 def as_lists(columns: Columns) -> Columns:

@@ -23,7 +23,7 @@ from headwater.core.crash import point
 from headwater.core.errors import LogCorruptError, LogUnavailableError
 from headwater.log.embedded import group as groups
 from headwater.log.embedded import topics
-from headwater.log.embedded.blob import Columns, as_lists, checksum, decode, encode, joined
+from headwater.log.embedded.blob import Columns, as_lists, checksum, decode, encode, fitting_part, joined
 from headwater.log.embedded.checkpoint import Checkpointer
 from headwater.log.embedded.database import Database
 from headwater.log.embedded.filesystem import make_folder, refuse_network
@@ -31,7 +31,7 @@ from headwater.log.embedded.holder import WriteLock
 from headwater.log.embedded.schema import APPLICATION_ID, FORMAT, TABLES
 from headwater.log.embedded.staging import Stage, Stored, put_blob, sweep_staged
 from headwater.log.embedded.watch import watch_folder
-from headwater.log.extent import check_transaction, extents_of, fitting, record_sizes
+from headwater.log.extent import check_transaction, extents_of
 from headwater.log.interface import READ_BYTES_MAX, Log, Membership, Placed, TopicInfo, Transaction, Watch
 from headwater.log.lease import BootClock
 from headwater.log.refusal import trimmed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 EXTENT_BYTES = 1 << 20
 TRANSACTION_BYTES = 8 << 20
-_KEPT_COLUMNS = 16
+_KEPT_COLUMNS = 4  # of 1 MiB each
 _COMMIT_BYTES = 16 << 10  # what a commit writes beside its blobs, about: a few pages
 
 
@@ -201,27 +201,18 @@ class EmbeddedLog(Log):
                         TopicPartition(topic, partition), at, f"found the batch [{base}, {next_offset})"
                     )
                 high = min(next_offset, end)
-                columns = self._load(
-                    raw,
-                    TopicPartition(topic, partition),
-                    base,
-                    blob,
-                    crc,
-                    keep=high < next_offset or nbytes > bytes_max,
-                )
+                columns = self._load(raw, TopicPartition(topic, partition), base, blob, crc)
                 if len(columns) != next_offset - base:
                     raise self._corrupt(
                         TopicPartition(topic, partition),
                         base,
                         f"found {len(columns)} records, expected {next_offset - base}",
                     )
-                columns = columns.part(at - base, high - base)
+                whole, columns = columns, columns.part(at - base, high - base)
                 if nbytes > bytes_max:
-                    columns = as_lists(columns)
-                    count, nbytes = fitting(
-                        record_sizes(columns.keys, columns.values, columns.headers), bytes_max
-                    )
+                    count, nbytes = fitting_part(columns, bytes_max)
                     columns, high = columns.part(0, count), at + count
+                self._keep(blob, whole, high < next_offset)
                 parts.append(columns)
                 total, at = total + nbytes, high
                 if high < min(next_offset, end):
@@ -236,16 +227,9 @@ class EmbeddedLog(Log):
         )  # fmt: skip
 
     def _load(
-        self,
-        raw: sqlite3.Connection,
-        where: TopicPartition,
-        base: int,
-        blob: int,
-        crc: int,
-        *,
-        keep: bool = False,
+        self, raw: sqlite3.Connection, where: TopicPartition, base: int, blob: int, crc: int
     ) -> Columns:
-        """Return a blob's columns, checked; a few that are read in slices are kept decoded."""
+        """Return a blob's columns, checked."""
         kept = self._columns.get(blob)
         if kept is not None:
             return kept
@@ -256,12 +240,15 @@ class EmbeddedLog(Log):
         found = checksum(row[0])
         if found != crc:
             raise self._corrupt(where, base, f"found the CRC32C {found:#010x}, expected {crc:#010x}")
-        columns = decode(row[0])
-        if keep:
-            columns = self._columns[blob] = as_lists(columns)
+        return decode(row[0])
+
+    def _keep(self, blob: int, columns: Columns, is_wanted: bool) -> None:
+        """Keep the columns of a blob that was read in part: the next read goes on there. A few at most."""
+        self._columns.pop(blob, None)
+        if is_wanted:
+            self._columns[blob] = columns
             if len(self._columns) > _KEPT_COLUMNS:
                 self._columns.popitem(last=False)
-        return columns
 
     def _corrupt(self, where: TopicPartition, offset: int, what: str) -> LogCorruptError:
         return LogCorruptError(
