@@ -136,7 +136,7 @@ class Input:
         """Begin what the next `fill` would wait for a network for, and return what to wait for, if anything."""
         if self.end is not None and self.source.position >= self.end:
             return None
-        return self.source.ahead(bytes_max=bytes_max)
+        return self.source.ahead(bytes_max=min(self._fetch_next, bytes_max))
 
     def fill(self, bytes_max: int) -> bool:
         """Read what follows into the channels; tell whether there was anything."""
