@@ -26,6 +26,11 @@ WAIT_S = 60.0
 """How long a read waits for records that must be there: longer than a transaction may stay open by default in workers."""
 
 CONSUME_MAX = 10_000
+RENEWED_MAX = 3
+_STALE = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+
 SILENT_S = 0.01
 SILENT_MAX = 5
 _POLL_S = 0.1
@@ -53,7 +58,8 @@ class Cursor:
     def __init__(self, url: str, settings: Mapping[str, Any], topics: Measures) -> None:
         """Connect; nothing is assigned."""
         self._url = url
-        self._consumer = Consumer(dict(settings))
+        self._settings = dict(settings)
+        self._consumer = Consumer(self._settings)
         self._topics = topics
         self.tp: TopicPartition | None = None
         self.position = 0
@@ -117,7 +123,7 @@ class Cursor:
             return offset
         clock = SYSTEM_CLOCK
         deadline_s = clock.monotonic_s() + WAIT_S
-        passed, stop = offset, None
+        passed, stop, renewed = offset, None, 0
         if self._end_seen is not None:
             passed = self._end_seen
             if passed > offset:
@@ -138,7 +144,12 @@ class Cursor:
                     return passed
                 stop = None
             elif error is not None and message.topic() is not None:
-                return self._explain(tp, offset, error)
+                if not self._explain(tp, offset, error):
+                    return offset
+                renewed += 1
+                if renewed > RENEWED_MAX:
+                    raise unavailable(self._url, f"reading {tp}@{offset}", KafkaException(error))
+                self._renew(tp, offset)
             if self._end_seen is not None:
                 if stop is None or end is None:
                     stop = self._stop(tp, end)
@@ -181,15 +192,25 @@ class Cursor:
             return max(self._least, self._topics.end(*tp))
         return min(end, self._topics.end(*tp, committed=False))
 
-    def _explain(self, tp: TopicPartition, offset: int, error: KafkaError) -> int:
+    def _explain(self, tp: TopicPartition, offset: int, error: KafkaError) -> bool:
+        """Raise what an error of the partition means; tell whether to try again, else nothing is there yet."""
         self.leave()
+        self._topics.refuse_missing(*tp)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             start = self._topics.start(*tp)
             if offset < start:
                 raise trimmed(*tp, offset, start)
-            return offset  # past the end: nothing is there yet
-        self._topics.refuse_missing(*tp)
+            # Where it is no offset past the end, the consumer knows another topic of that name, which is gone.
+            return offset <= self._topics.end(*tp, committed=False)
+        if error.code() in _STALE:
+            return True
         raise unavailable(self._url, f"reading {tp}@{offset}", KafkaException(error))
+
+    def _renew(self, tp: TopicPartition, offset: int) -> None:
+        """Go on with a consumer that knows nothing yet."""
+        self._consumer.close()
+        self._consumer = Consumer(self._settings)
+        self._go(tp, offset)
 
     def close(self) -> None:
         """Disconnect."""
@@ -247,12 +268,18 @@ class Cursors:
                 self._count -= 1
             raise
 
-    def forget(self, topic: str) -> None:
-        """Have no cursor go on in a topic: it was trimmed or deleted."""
+    def forget(self, topic: str, *, deleted: bool = False) -> None:
+        """Have no cursor go on in a topic: it was trimmed or deleted. Consumers remember the ids of deleted ones."""
+        gone: list[Cursor] = []
         with self._changed:
             for cursor in self._idle:
                 if cursor.tp is not None and cursor.tp.topic == topic:
                     cursor.leave()
+            if deleted:
+                gone, self._idle = self._idle, []
+                self._count -= len(gone)
+        for cursor in gone:
+            cursor.close()
 
     def close(self) -> None:
         """Disconnect those that are idle. Idempotent."""

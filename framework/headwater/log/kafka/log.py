@@ -121,7 +121,7 @@ class KafkaLog(Log):
         """Remove a topic and its records."""
         self._check_open()
         self._topics.delete(name)
-        self._cursors.forget(name)
+        self._cursors.forget(name, deleted=True)
 
     def start_offset(self, topic: str, partition: int) -> int:
         """Return the first offset still in the log."""
@@ -143,18 +143,17 @@ class KafkaLog(Log):
         return self._topics.ends(places, committed=not uncommitted)
 
     def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int | None:
-        """Return Kafka's own answer; where timestamps can't be Kafka's, what the records' own headers say."""
+        """Return Kafka's own answer where that is a record's; else go on from there to the first record at or after.
+
+        Kafka may name a transaction's marker, whose timestamp is when it was written. What lies before 1970 stands at 1 ms
+        in Kafka, and what lies far ahead at an hour from when it was sent: what such records' own headers say, counts.
+        """
         self._check_place(topic, partition)
-        ahead_ms = SYSTEM_CLOCK.now_ms() + AHEAD_MS_MAX
-        if 1 < time_ms <= ahead_ms:
-            return self._topics.at_time(topic, partition, time_ms)
-        # What lies before 1970 stands at 1 ms in Kafka, and what lies far ahead an hour from when it was sent.
-        start = self._topics.start(topic, partition)
-        if time_ms <= 1:
-            found = self._topics.at_time(topic, partition, 1)
-            position = start if found is None else found
-        else:
-            position = start
+        position: int | None = self._topics.start(topic, partition)
+        if time_ms <= SYSTEM_CLOCK.now_ms() + AHEAD_MS_MAX:
+            position = self._topics.at_time(topic, partition, max(1, time_ms))
+        if position is None:
+            return None
         end = self._topics.end(topic, partition)
         while position < end:
             batch = self.read(topic, partition, position, end=end)
