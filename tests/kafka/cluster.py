@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 POM = Path(__file__).parent / "pom.xml"
-START_S = 60.0
+START_S = 180.0
+"""A machine that does much else takes a minute and more."""
 
 LOG4J = """\
 Configuration:

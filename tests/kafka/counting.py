@@ -13,7 +13,7 @@ NAME = "HEADWATER_TEST_COUNTING"
 
 def counting(name: str, **options: Any) -> hw.App:
     """Return the app made anew."""
-    made = hw.App(name, **{"lease_s": 6.0, **options})
+    made = hw.App(name, **{"lease_s": float(os.environ.get("HEADWATER_TEST_LEASE", "6")), **options})
     numbers = made.topic(f"{name}-in", key_type=str, value_type=int)
     sums = made.topic(f"{name}-out", value_type=dict)
     totals = made.Table("totals", value_type=dict)

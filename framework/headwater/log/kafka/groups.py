@@ -6,6 +6,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
@@ -13,6 +14,8 @@ from headwater.core.errors import GenerationError, LogInterruptedError
 from headwater.log.kafka.trouble import kafka_error, unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from confluent_kafka.admin import AdminClient
 
 CALL_S = 15.0
@@ -23,14 +26,28 @@ _PAUSE_S = 0.05
 _GONE = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 
 
-def group_positions(url: str, admin: AdminClient, group: str) -> dict[TopicPartition, int]:
-    """Return a group's positions once no open transaction moves them (`require_stable`, KIP-447)."""
+def group_positions(
+    url: str, admin: AdminClient, group: str, asked: Collection[TopicPartition] = ()
+) -> dict[TopicPartition, int]:
+    """Return a group's positions once no open transaction moves them (`require_stable`, KIP-447).
+
+    Brokers name all partitions that have a position; one that is about to get its first must be `asked` for by name.
+    """
+    found = _positions(url, admin, ConsumerGroupTopicPartitions(group))
+    named = [KafkaPartition(*tp) for tp in sorted({*asked, *found})]
+    return _positions(url, admin, ConsumerGroupTopicPartitions(group, named)) if asked else found
+
+
+def _positions(
+    url: str, admin: AdminClient, request: ConsumerGroupTopicPartitions
+) -> dict[TopicPartition, int]:
+    group = request.group_id
     deadline_s = SYSTEM_CLOCK.monotonic_s() + STABLE_S
     pause = Event()
     while True:
         try:
             future = admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], require_stable=True, request_timeout=CALL_S
+                [request], require_stable=True, request_timeout=CALL_S
             )[group]
             found = future.result(CALL_S + 1)
         except (KafkaException, TimeoutError) as error:

@@ -98,6 +98,7 @@ class KafkaLog(Log):
         self._heard = 0
         # Where this object's members' commits end: decided, though their markers may still be on the way.
         self._written: dict[TopicPartition, int] = {}
+        self._moved: dict[str, set[TopicPartition]] = {}
         self._closed = False
 
     # Topics
@@ -300,6 +301,7 @@ class KafkaLog(Log):
         )
         point("log.after_commit")
         self._written.update(placed.ends)
+        self._moved.setdefault(member.group, set()).update(transaction.positions)
         self._heard += 1
         return placed
 
@@ -308,12 +310,17 @@ class KafkaLog(Log):
     def positions(self, group: str) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets, after transactions that move them have ended."""
         self._check_open()
-        return group_positions(self.url, self._topics.admin, group)
+        tasks = self._topics.one(f"{group}.tasks")
+        asked = (
+            {TopicPartition(tasks.name, n) for n in range(tasks.partitions)} if tasks is not None else set()
+        )
+        return group_positions(self.url, self._topics.admin, group, asked | self._moved.get(group, set()))
 
     def forget_group(self, group: str) -> None:
         """Remove a group's positions; nobody may be in it."""
         self._check_open()
         remove_group(self.url, self._topics.admin, group)
+        self._moved.pop(group, None)
 
     def members(self, group: str) -> int:
         """Return how many members a group has."""

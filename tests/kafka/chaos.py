@@ -1,0 +1,216 @@
+"""A run under faults: brokers, workers and an upstream producer in processes and threads of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import KafkaException, Producer
+
+from headwater.log.kafka import KafkaLog
+from tests.equivalence.place import ROOT
+from tests.kafka.checker import Found, check, read_all
+from tests.kafka.cluster import Cluster
+from tests.kafka.counting import NAME
+
+LEASE_S = 4.0
+KEYS = 97
+POINTS = (
+    "session.joined", "session.before_recovery", "session.recovered", "session.dispatch", "epoch.before_log",
+    "log.before_begin", "log.in_transaction", "log.before_positions", "log.before_commit", "log.after_commit",
+    "epoch.between_log_and_store", "epoch.store_moved", "epoch.committed", "session.revoking", "session.leaving",
+)  # fmt: skip
+"""The named phases of a worker's life at which it is killed."""
+
+
+@dataclass(slots=True)
+class Chaos:
+    """One app on one cluster. `seed` alone repeats the faults."""
+
+    cluster: Cluster
+    name: str
+    folder: Path
+    seed: int
+    partitions: int = 4
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    started: int = 0
+    faults: list[str] = field(default_factory=list)
+    failure: list[BaseException] = field(default_factory=list)
+    sent: int = 0
+    chance: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        log = KafkaLog(self.cluster.url)
+        for topic in ("in", "out"):
+            log.create_topic(f"{self.name}-{topic}", self.partitions)
+        log.close()
+
+    # Workers
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            sys.executable, "-m", "headwater", "-A", "tests.kafka.counting:app", "--log", self.cluster.url,
+            "--archive", f"file://{self.folder}/archive", "--state", f"{self.folder}/state", *arguments,
+        ]  # fmt: skip
+
+    def environment(self, crash: str | None = None) -> dict[str, str]:
+        found = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "framework"), str(ROOT)]),
+            NAME: self.name,
+            "HEADWATER_TEST_LEASE": str(LEASE_S),
+        }
+        if crash is not None:
+            found["HEADWATER_CRASH"] = crash
+        return found
+
+    def start_worker(self, crash: str | None = None) -> subprocess.Popen[bytes]:
+        """Start one; with `crash` it dies, or stops, at that point."""
+        self.started += 1
+        with (self.folder / f"worker{self.started}.err").open("wb") as errors:
+            worker = subprocess.Popen(
+                self.command("worker", "--epoch", "0.1"), env=self.environment(crash), stdin=subprocess.DEVNULL,
+                stdout=errors, stderr=errors, cwd=self.folder,
+            )  # fmt: skip
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: subprocess.Popen[bytes]) -> None:
+        worker.kill()
+        worker.wait()
+        self.workers.remove(worker)
+
+    def dies_at(self, point: str, within_s: float = 60.0) -> bool:
+        """Start a worker that is killed at a point, and another when it was; tell whether it came to that point."""
+        worker = self.start_worker(point)
+        end_s = time.monotonic() + within_s
+        while worker.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.05)
+        came = worker.poll() == -signal.SIGKILL
+        self.faults.append(f"{point}: {'killed' if came else 'not passed'}")
+        self.kill(worker)
+        return came
+
+    def zombie(self, worker: subprocess.Popen[bytes] | None = None) -> None:
+        """Stop a worker past its session, and let it go on."""
+        chosen = worker or self.chance.choice(self.workers)
+        chosen.send_signal(signal.SIGSTOP)
+        time.sleep(2 * LEASE_S)
+        chosen.send_signal(signal.SIGCONT)
+        self.faults.append("zombie")
+
+    def stop_workers(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGCONT)
+                worker.terminate()
+        for worker in self.workers:
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self.workers.clear()
+
+    # The producer upstream
+
+    def produce(
+        self, records: int, per_transaction: int, aborting: float, pause_s: float
+    ) -> threading.Thread:
+        """Send records in transactions, some of which are aborted and sent again with other values first."""
+        thread = threading.Thread(
+            target=self._produce, args=(records, per_transaction, aborting, pause_s), daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _produce(self, records: int, per_transaction: int, aborting: float, pause_s: float) -> None:
+        try:
+            chance = random.Random(self.seed + 1)
+            while self.sent < records:
+                count = min(per_transaction, records - self.sent)
+                abort = chance.random() < aborting
+                try:
+                    self._transaction(self.sent, count, abort=abort)
+                except KafkaException:
+                    # Whether it was committed is read from the topic: the next transaction of this id settles it first.
+                    self._settle()
+                    continue
+                if not abort:
+                    self.sent += count
+                time.sleep(pause_s)
+        except BaseException as error:
+            self.failure.append(error)
+
+    def _producer(self) -> Producer:
+        producer = Producer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap, "transactional.id": f"{self.name}.upstream",
+                "transaction.timeout.ms": 20_000, "log_level": 0,
+            }
+        )  # fmt: skip
+        producer.init_transactions(120)
+        return producer
+
+    def _transaction(self, first: int, count: int, *, abort: bool) -> None:
+        producer = self._producer()
+        producer.begin_transaction()
+        for number in range(first, first + count):
+            key = b"k%d" % (number * 31 % KEYS)
+            value = b"-999999" if abort else b"%d" % number
+            producer.produce(
+                f"{self.name}-in",
+                value,
+                key,
+                number * 31 % KEYS % self.partitions,
+                timestamp=1_000_000 + number,
+            )
+        producer.flush(30)
+        (producer.abort_transaction if abort else producer.commit_transaction)(30)
+
+    def _settle(self) -> None:
+        self._producer()
+        seen = read_all(self.cluster.bootstrap, f"{self.name}-in")
+        self.sent = max((int(value or b"0") for _, _, value in seen), default=-1) + 1
+
+    # The end
+
+    def until_done(self, records: int, within_s: float) -> None:
+        """Wait until a worker that stops when all is done has ended."""
+        end_s = time.monotonic() + within_s
+        while self.sent < records:
+            assert not self.failure, self.failure
+            assert time.monotonic() < end_s, f"only {self.sent} of {records} were sent; {self.faults}"
+            time.sleep(0.1)
+        self.stop_workers()
+        done = subprocess.run(
+            self.command("worker", "--until-idle"), env=self.environment(), cwd=self.folder, capture_output=True,
+            text=True, timeout=within_s, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        done = subprocess.run(
+            self.command("table", "dump", "totals", "--json"), env=self.environment(), cwd=self.folder,
+            capture_output=True, text=True, timeout=300, check=True,
+        )  # fmt: skip
+        return {row["key"]: row["value"] for row in map(json.loads, done.stdout.splitlines())}
+
+    def check(self) -> Found:
+        """Return what the independent checker found."""
+        return check(self.cluster.bootstrap, self.name, self.rows())
+
+
+def pick_points(points: Sequence[str], each: int) -> list[str]:
+    """Return each point with the first, second… pass, as HEADWATER_CRASH takes them."""
+    return [f"{point}:{n + 1}" for n in range(each) for point in points]

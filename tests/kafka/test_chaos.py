@@ -1,0 +1,130 @@
+"""Exactly once under chaos: workers killed at named phases and stopped past their sessions, brokers killed, transactions
+aborted upstream. Nothing is lost, doubled, reordered per key, or seen of what was aborted (I1, I4, I5, I23)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kafka.chaos import LEASE_S, POINTS, Chaos, pick_points
+from tests.kafka.cluster import Cluster
+
+pytestmark = pytest.mark.broker
+
+
+def started(cluster: Cluster, folder: Path, seed: int, workers: int) -> Chaos:
+    chaos = Chaos(cluster, f"chaos{secrets.token_hex(3)}", folder, seed)
+    for _ in range(workers):
+        chaos.start_worker()
+    return chaos
+
+
+def test_three_kills_a_zombie_a_broker_killed_and_aborted_transactions_lose_and_double_nothing(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """The short form; `-m slow` runs the long ones."""
+    cluster = new_cluster()
+    records = 6_000
+    chaos = started(cluster, tmp_path, 1, 2)
+    try:
+        chaos.produce(records, 250, 0.3, 0.5)
+        for point in ("log.in_transaction:2", "log.before_commit:2", "epoch.between_log_and_store:2"):
+            chaos.dies_at(point, within_s=30)
+        chaos.zombie()
+        cluster.kill()
+        cluster.restart()
+        chaos.until_done(records, 240)
+    finally:
+        chaos.stop_workers()
+    found = chaos.check()
+    assert found.is_right(), (chaos.faults, found)
+    assert found.records == records
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_100_000_records_20_kills_at_named_phases_5_zombies_and_a_broker_killed_5_times(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """Kafka's own bar (`transactions_test.py`), and all brokers down for a minute once."""
+    cluster = new_cluster()
+    records = 100_000
+    chaos = started(cluster, tmp_path, 2, 2)
+    try:
+        chaos.produce(records, 750, 0.3, 0.2)
+        for number, point in enumerate(pick_points(POINTS, 3)):
+            chaos.dies_at(point, within_s=20)
+            if number % 9 == 0:
+                chaos.zombie()
+            if number % 9 == 5:
+                cluster.kill()
+                cluster.restart()
+            chaos.workers = [worker for worker in chaos.workers if worker.poll() is None]
+            while len(chaos.workers) < 2:
+                chaos.start_worker()
+        cluster.kill()
+        time.sleep(60)
+        cluster.restart()
+        chaos.until_done(records, 1200)
+    finally:
+        chaos.stop_workers()
+    found = chaos.check()
+    print("\n".join(chaos.faults), found)
+    assert found.is_right(), found
+    assert found.records == records
+    assert sum("killed" in fault for fault in chaos.faults) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_each_of_three_brokers_killed_in_turn_loses_nothing(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = new_cluster(3)
+    records = 30_000
+    chaos = started(cluster, tmp_path, 3, 2)
+    try:
+        chaos.produce(records, 750, 0.3, 0.3)
+        for broker in range(3):
+            time.sleep(5)
+            cluster.kill(broker)
+            time.sleep(23)  # as Kafka's own test waits
+            cluster.restart(broker)
+        chaos.until_done(records, 600)
+    finally:
+        chaos.stop_workers()
+    found = chaos.check()
+    assert found.is_right(), found
+    assert found.records == records
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_storm_of_rebalances_gives_the_right_result_and_leaves_no_partition_idle_for_long(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """A worker joins or leaves every second for two minutes."""
+    cluster = new_cluster()
+    records = 20_000
+    chaos = started(cluster, tmp_path, 4, 2)
+    try:
+        chaos.produce(records, 100, 0.0, 0.6)
+        end_s = time.monotonic() + 120
+        while time.monotonic() < end_s:
+            time.sleep(1)
+            if len(chaos.workers) < 4 and chaos.chance.random() < 0.5:
+                chaos.start_worker()
+            elif len(chaos.workers) > 1:
+                chaos.workers.pop(0).terminate()
+            chaos.faults.append("rebalance")
+        chaos.until_done(records, 300)
+    finally:
+        chaos.stop_workers()
+    found = chaos.check()
+    assert found.is_right(), found
+    assert found.records == records
+    assert LEASE_S < 5
