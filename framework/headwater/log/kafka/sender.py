@@ -1,9 +1,10 @@
 """Sender: one producer: in transactions where it has an id, else idempotent, record by record.
 
 Protocol of a transaction
-1. Records that the topic can't take for their size are diverted before anything is sent.
-2. begin, produce, offsets with the group's metadata, commit.
-3. A record that the broker refuses for itself is found, diverted, and the transaction is made anew without it.
+1. begin, produce, offsets with the group's metadata, commit.
+2. Where a broker refuses records for themselves, the transaction is made anew with a report for each record, which names
+   them; where it refuses a batch for its size, once more record by record. What is refused is diverted.
+3. After a refusal the producer is made anew as well: one that aborts drops what is produced right behind.
 4. A generation that moved on while the tasks stayed (a cooperative rebalance) is met with its new number.
 5. Whatever else fails leaves the outcome open: the producer is given up; the next one of the same id settles it.
 Invariant: after an error nothing is assumed of the transaction.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
+from enum import Enum
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +45,16 @@ FLUSH_S = 30.0
 ABORT_S = 3.0
 MOVED_ON_S = 10.0
 MOVED_ON_WAIT_S = 0.02
-OVERHEAD_BYTES = 128
-"""What a record batch of one record adds to key, value and headers, with room."""
 
 _PAUSE = Event()
+
+
+class Care(Enum):
+    """How closely a transaction's records are watched."""
+
+    NONE = 0
+    EACH_REPORT = 1
+    ONE_BY_ONE = 2
 
 
 class _Refused(Exception):
@@ -141,19 +150,22 @@ class Sender:
         `metadata` gives the group's, after checking that its tasks are still this member's. Raises FencedError,
         LogInterruptedError, ValueRefusedError; after the first two the producer is closed.
         """
-        appends = self._fitting(list(appends), divert)
+        appends = list(appends)
         deadline_s = SYSTEM_CLOCK.monotonic_s() + MOVED_ON_S
-        careful = False
+        care = Care.NONE
         while True:
             try:
-                return self._attempt(appends, positions, metadata, careful=careful)
+                return self._attempt(appends, positions, metadata, care)
             except _Refused as refused:
-                self._abort(group)
-                if not careful and not refused.places:
-                    careful = True
-                    continue
-                appends = self._diverted(appends, refused.places, divert)
-                careful = False
+                self.close()
+                if refused.places:
+                    appends = self._diverted(appends, refused.places, divert)
+                    care = Care.NONE
+                elif care is Care.NONE:
+                    care = Care.EACH_REPORT
+                else:
+                    care = Care.ONE_BY_ONE
+                self.open(FLUSH_S)
             except KafkaException as error:
                 inner = kafka_error(error)
                 if (
@@ -176,8 +188,7 @@ class Sender:
         appends: Sequence[Append],
         positions: Mapping[TopicPartition, int],
         metadata: Callable[[], Any] | None,
-        *,
-        careful: bool,
+        care: Care,
     ) -> Placed:
         producer = self._required()
         placed = Placed({}, {})
@@ -185,17 +196,14 @@ class Sender:
         def delivered(error: KafkaError | None, message: Any) -> None:
             _place(placed, error, message)
 
-        refused: dict[tuple[int, int], str] = {}
         producer.begin_transaction()
         self._in_transaction = True
         point("log.in_transaction")
-        for number, append in enumerate(appends):
-            if careful:
-                self._produce_each(producer, append, number, refused, placed)
-            else:
-                self._produce(producer, append, delivered)
-        if refused:
-            raise _Refused(refused)
+        if care is Care.NONE:
+            for number, append in enumerate(appends):
+                self._produce(producer, append, delivered, number=number)
+        else:
+            self._produce_watched(producer, appends, placed, one_by_one=care is Care.ONE_BY_ONE)
         try:
             if positions and metadata is not None:
                 point("log.before_positions")
@@ -209,7 +217,7 @@ class Sender:
             producer.poll(0)
         except KafkaException as error:
             inner = kafka_error(error)
-            if not careful and inner is not None and inner.code() in REFUSED_RECORD:
+            if care is Care.NONE and inner is not None and inner.code() in REFUSED_RECORD:
                 raise _Refused({}) from error
             raise
         return placed
@@ -223,9 +231,16 @@ class Sender:
             raise failed_commit(group, error) from error
 
     def _produce(
-        self, producer: Producer, append: Append, delivered: Callable[..., None], *, each: bool = False
+        self,
+        producer: Producer,
+        append: Append,
+        delivered: Callable[..., None],
+        *,
+        number: int = 0,
+        each: bool = False,
+        first: int = 0,
     ) -> None:
-        """Produce an append; `delivered` hears of its first and last record, or of each."""
+        """Produce an append; `delivered` hears of its first and last record, or of `each`."""
         topic, partition = append.topic, append.partition
         last = len(append) - 1
         now_ms = SYSTEM_CLOCK.now_ms()
@@ -246,51 +261,43 @@ class Sender:
                     break
                 except BufferError:
                     producer.poll(0.05)
+                except KafkaException as error:
+                    inner = kafka_error(error)
+                    if inner is not None and inner.code() in REFUSED_RECORD:
+                        raise _Refused({(number, first + index): inner.str()}) from error
+                    raise
 
-    def _produce_each(
-        self,
-        producer: Producer,
-        append: Append,
-        number: int,
-        refused: dict[tuple[int, int], str],
-        placed: Placed,
+    def _produce_watched(
+        self, producer: Producer, appends: Sequence[Append], placed: Placed, *, one_by_one: bool
     ) -> None:
-        """Produce and flush record by record, to find those that the broker refuses for themselves."""
-        for index in range(len(append)):
-            if refused:
-                return  # the transaction can't be committed any more
-            single = _slice(append, index)
-            failed: list[KafkaError] = []
+        """Produce with a report for each record, and raise _Refused for those that the broker refuses for themselves."""
+        failed: dict[tuple[int, int], KafkaError] = {}
 
-            def delivered(error: KafkaError | None, message: Any, failed: list[KafkaError] = failed) -> None:
-                if error is not None:
-                    failed.append(error)
-                _place(placed, error, message)
+        def delivered(place: tuple[int, int], error: KafkaError | None, message: Any) -> None:
+            if error is not None:
+                failed[place] = error
+            _place(placed, error, message)
 
-            self._produce(producer, single, delivered)
-            if producer.flush(FLUSH_S):
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            if failed:
-                if failed[0].code() not in REFUSED_RECORD:
-                    raise KafkaException(failed[0])
-                refused[number, index] = failed[0].str()
-
-    def _fitting(
-        self, appends: list[Append], divert: Callable[[Append, int, str], Append | None] | None
-    ) -> list[Append]:
-        """Divert what is larger than its topic takes."""
-        refused: dict[tuple[int, int], str] = {}
-        for number, append in enumerate(appends):
-            if append.nbytes <= SAFE_BYTES and append.headers is None:
-                continue
-            limit = self._topics.record_bytes_max(append.topic) - OVERHEAD_BYTES
-            for index in range(len(append)):
-                size = _record_bytes(append, index)
-                if size > limit:
-                    refused[number, index] = (
-                        f"a record of {size} bytes is larger than topic {append.topic} takes (max.message.bytes: {limit + OVERHEAD_BYTES})"
-                    )
-        return self._diverted(appends, refused, divert) if refused else appends
+        places = ((number, index) for number, append in enumerate(appends) for index in range(len(append)))
+        for number, index in places:
+            single = _slice(appends[number], index)
+            report = partial(delivered, (number, index))
+            self._produce(producer, single, report, number=number, each=True, first=index)
+            if one_by_one and (producer.flush(FLUSH_S) or failed):
+                break  # the transaction takes nothing more
+        if producer.flush(FLUSH_S):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        if not failed:
+            return
+        named = {place: error.str() for place, error in failed.items() if error.code() in REFUSED_RECORD}
+        sizes = [error for error in failed.values() if error.code() == KafkaError.MSG_SIZE_TOO_LARGE]
+        if len(sizes) > 1 and not one_by_one:
+            raise _Refused(
+                {}
+            )  # a batch was: which of its records is too large, if any alone is, is still to be seen
+        if not named:
+            raise KafkaException(next(iter(failed.values())))
+        raise _Refused(named)
 
     def _diverted(
         self,
@@ -324,19 +331,6 @@ class Sender:
         if self._producer is None:
             raise failed_commit("", KafkaException(KafkaError(KafkaError._STATE, "the producer is closed")))
         return self._producer
-
-
-SAFE_BYTES = 900_000
-"""Less than any topic's default limit: an append without headers that weighs less as a whole has no record too large."""
-
-
-def _record_bytes(append: Append, index: int) -> int:
-    size = len(append.keys[index] or b"") + len(append.values[index] or b"")
-    if append.headers is not None:
-        size += sum(
-            len(name.encode()) + len(value or b"") + 10 for name, value in append.headers[index] or ()
-        )
-    return size
 
 
 def _slice(append: Append, index: int) -> Append:

@@ -45,7 +45,6 @@ class Topics:
         self._url = url
         self._admin = AdminClient(admin_settings(servers, given))
         self._known: dict[str, tuple[TopicInfo, float]] = {}
-        self._limits: dict[str, int] = {}
         try:
             self._admin.list_topics(timeout=first_s)
             described = self._admin.describe_cluster(request_timeout=first_s).result(first_s + 1)
@@ -110,19 +109,6 @@ class Topics:
         """Ask the brokers anew, and raise UnknownNameError where the topic or partition isn't there any more."""
         self._known.pop(topic, None)
         self.check(topic, partition)
-
-    def record_bytes_max(self, topic: str) -> int:
-        """Return how large a batch of records the topic takes, as it was when first asked."""
-        found = self._limits.get(topic)
-        if found is None:
-            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-            try:
-                config = self._admin.describe_configs([resource], request_timeout=CALL_S)[resource]
-                found = int(config.result(CALL_S + 1)["max.message.bytes"].value)
-            except (KafkaException, TimeoutError) as error:
-                raise unavailable(self._url, f"asking how topic {topic} is kept", error) from error
-            self._limits[topic] = found
-        return found
 
     def create(self, name: str, partitions: int, config: Mapping[str, str]) -> TopicInfo:
         """Make a topic, or return the one that is there."""
