@@ -13,7 +13,7 @@ import pytest
 from tests.kafka.chaos import LEASE_S, POINTS, Chaos, pick_points
 from tests.kafka.cluster import Cluster
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 
 def started(cluster: Cluster, folder: Path, seed: int, workers: int) -> Chaos:
@@ -77,6 +77,28 @@ def test_100_000_records_20_kills_at_named_phases_5_zombies_and_a_broker_killed_
     assert found.is_right(), found
     assert found.records == records
     assert sum("killed" in fault for fault in chaos.faults) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_300_000_records_with_10_kills_count_to_exactly_300_000(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """The count of robinhood/faust#340, which came to 299,356."""
+    records = 300_000
+    chaos = started(new_cluster(), tmp_path, 5, 2)
+    try:
+        chaos.produce(records, 5_000, 0.0, 0.5)
+        for _ in range(10):
+            time.sleep(3)
+            chaos.kill(chaos.workers[0])
+            chaos.start_worker()
+        chaos.until_done(records, 1200)
+    finally:
+        chaos.stop_workers()
+    rows = chaos.rows()
+    assert sum(row["n"] for row in rows.values()) == records
+    assert chaos.check().is_right()
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_handed_over_at_any_offset_of_kafka_the_tables_are_the_same(
             assert agrees(world, table, slice_truth(TRUTHS[table])), (cut, table)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_over_kafka_give_sqls_tables(
     alone: Callable[[], str], tmp_path: Path, processes: int
 ) -> None:
