@@ -301,3 +301,57 @@ def test_an_agents_body_maps_and_flattens_its_stream(tmp_path: Path) -> None:
     place.run(declare, options=RunOptions(until_idle=True))
     assert place.values("declared") == [5, 0, 6, 0, 4, 0]
     assert place.values("lists") == [[0, 0, 1]]
+
+
+class Bid(hw.Record):
+    id: int
+    auction: int
+    bidder: int
+    price: int
+
+
+def test_typed_values_stay_what_they_are_through_joins_and_tables(tmp_path: Path) -> None:
+    sent = records(120, seed=6)
+    names = [(str(bidder), {"name": f"n{bidder}"}, 1_000) for bidder in range(6)]
+    rates = [(str(number % 2), {"rate": number}, 1_000_000 + number * 400) for number in range(15)]
+
+    class Name(hw.Record):
+        name: str
+
+    def declare(app: hw.App) -> None:
+        bids = app.topic("bids", value_type=Bid, lateness=1)
+        everywhere = app.GlobalTable("names", source=app.topic("names", value_type=Name))
+        bids.stream().filter(lambda bid: bid.price > 10).join(everywhere, on="bidder", how="left").to("named")
+        once = bids.stream().dedupe("auction")
+        once.join(everywhere, on="bidder", select=lambda bid, name: {"id": bid.id, "name": name.name}).to(
+            "once"
+        )
+        # A table that an agent writes: its changes are what is looked back on.
+        latest = app.Table("latest", value_type=int)
+
+        @app.agent(app.topic("rates", lateness=1))
+        async def keep(stream: Any) -> None:
+            async for key, value in stream.items():
+                latest[key] = value["rate"]
+
+        bids.stream().join(
+            latest, on=lambda bid: bid.id % 2, as_of=True, how="left", select=lambda bid, rate: [bid.id, rate]
+        ).to("rated")
+
+    place = Place(tmp_path)
+    first, second = halves(sent)
+    run(place, declare, [[("names", names), ("rates", rates), ("bids", first)], [("bids", second)]])
+    named = [
+        {**bid, **({"name": f"n{bid['bidder']}"} if bid["bidder"] < 6 else {})}
+        for _, bid, _ in sent
+        if bid["price"] > 10
+    ]
+    assert sorted(output(place, "named"), key=str) == sorted(named, key=str)
+    rated = []
+    for _, bid, time in sent:
+        found = [row["rate"] for key, row, at in rates if key == str(bid["id"] % 2) and at <= time]
+        rated.append([bid["id"], max(found, default=None)])
+    assert sorted(output(place, "rated"), key=str) == sorted(rated, key=str)
+    assert {row["id"] for row in output(place, "once")} <= {bid["id"] for _, bid, _ in sent}
+    assert all(row["name"].startswith("n") for row in output(place, "once"))
+    assert no_dead(place)
