@@ -10,13 +10,15 @@ from headwater.stream.closing import Closing
 from headwater.stream.operator import END_OF_TIME, Operator
 from headwater.stream.results import SHOWN_MAX
 from headwater.stream.running import BESIDE, GROUPS
-from headwater.stream.window import Hopping
 
 if TYPE_CHECKING:
     from headwater.stream.fold import Fold
     from headwater.stream.operator import Context, State
     from headwater.stream.results import Results
     from headwater.stream.window import FixedWindow
+
+Opened = tuple[int, bytes, int, bytes]
+"""A window: its end, its place in the state, its start, its key. Places are in the order of key and start."""
 
 
 class FixedAggregate(Operator):
@@ -28,12 +30,11 @@ class FixedAggregate(Operator):
 
     def __init__(self, window: FixedWindow, fold: Fold, results: Results) -> None:
         """Take the windows, what is folded, and where results go."""
-        self._spans = window.spans
+        self._window = window
         self._fold = fold
         self._results = results
-        # By key the window that its last record was in, (start, end, place): the next is nearly always in it too.
-        self._last: dict[bytes | None, tuple[int, int, bytes]] = {}
-        self._overlap = isinstance(window, Hopping)
+        # By key times that are in the same windows as its last record, and these windows: the next one is nearly always there.
+        self._last: dict[bytes | None, tuple[int, int, tuple[Opened, ...]]] = {}
 
     def open(self, context: Context) -> None:
         """Take the states, and the ends of the open windows from them."""
@@ -41,8 +42,7 @@ class FixedAggregate(Operator):
         self._groups: State = context.state(GROUPS)
         self._beside: State | None = context.state(BESIDE) if self._fold.grows else None
         self._closing = Closing(context, self._results)
-        # (end, place, start, key): places are in the order of key and start.
-        self._open: list[tuple[int, bytes, int, bytes]] = []
+        self._open: list[Opened] = []
         for place, _ in self._groups.scan():
             key, start, end = split_window_key(place)
             self._open.append((end, place, start, key))
@@ -57,43 +57,39 @@ class FixedAggregate(Operator):
         if watermark < self._context.watermark:
             watermark = self._context.watermark
         closed_to = watermark - self._results.grace_ms
-        if self._overlap:
-            self._add_to_all(key, value, timestamp, closed_to)
-            return
         last = self._last.get(key)
         if last is None or not last[0] <= timestamp < last[1]:
-            data = self._results.group(key)
-            ((start, end),) = self._spans(timestamp)
-            if len(self._last) >= SHOWN_MAX:
-                self._last.clear()
-            last = self._last[key] = (start, end, window_key(data, start, end))
-        if last[1] <= closed_to:
+            last = self._find(key, timestamp)
+        windows = last[2]
+        if windows[-1][0] <= closed_to:
             self._context.late()
-        elif self._beside is None and self._closing.table is None:
+        elif len(windows) > 1 or self._beside is not None:
+            inputs = self._fold.inputs(value)
+            for window in windows:
+                if window[0] > closed_to:
+                    self._add(window, value, inputs)
+        elif self._closing.table is not None:
+            self._add(windows[0], value, None)
+        else:
             # As `_add`, written out: a third less a record.
-            groups, place = self._groups, last[2]
+            groups, place = self._groups, windows[0][1]
             there = groups.get(place)
             if there is not None:
                 groups.put(place, self._fold.step(there, value))
             else:
                 groups.put(place, self._fold.step(self._fold.zero(), value))
-                self._begin((last[1], place, last[0], key))  # type: ignore[arg-type]
-        else:
-            inputs = None if self._beside is None else self._fold.inputs(value)
-            self._add((last[1], last[2], last[0], key), value, inputs)  # type: ignore[arg-type]
+                self._begin(windows[0])
 
-    def _add_to_all(self, key: bytes | None, value: Any, timestamp: int, closed_to: int) -> None:
+    def _find(self, key: bytes | None, timestamp: int) -> tuple[int, int, tuple[Opened, ...]]:
         data = self._results.group(key)
-        spans = self._spans(timestamp)
-        if spans[-1][1] <= closed_to:
-            self._context.late()
-            return
-        inputs = self._fold.inputs(value)
-        for start, end in spans:
-            if end > closed_to:
-                self._add((end, window_key(data, start, end), start, data), value, inputs)
+        spans = self._window.spans(timestamp)
+        windows = tuple([(end, window_key(data, start, end), start, data) for start, end in spans])
+        if len(self._last) >= SHOWN_MAX:
+            self._last.clear()
+        found = self._last[key] = (*self._window.alike(timestamp, spans), windows)
+        return found
 
-    def _add(self, window: tuple[int, bytes, int, bytes], value: Any, inputs: list[Any] | None) -> None:
+    def _add(self, window: Opened, value: Any, inputs: list[Any] | None) -> None:
         """Add a record to one window; `inputs` are what the aggregates take of it, where they are known."""
         fold, beside, place = self._fold, self._beside, window[1]
         there = self._groups.get(place)
@@ -106,7 +102,7 @@ class FixedAggregate(Operator):
         if self._closing.table is not None:
             self._closing.table.put(place, (fold.result(acc, rows), False))
 
-    def _begin(self, window: tuple[int, bytes, int, bytes]) -> None:
+    def _begin(self, window: Opened) -> None:
         heapq.heappush(self._open, window)
         if window[0] + self._results.grace_ms < self.due:
             self._set_due()

@@ -45,6 +45,10 @@ class FixedWindow(Window, ABC):
     def spans(self, time_ms: int) -> tuple[Span, ...]:
         """Return the spans that hold a time, the earliest first."""
 
+    def alike(self, time_ms: int, spans: tuple[Span, ...]) -> Span:
+        """Return times around one for which `spans` are the same."""
+        return spans[0]
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Tumbling(FixedWindow):
@@ -101,6 +105,12 @@ class Hopping(FixedWindow):
         size, step = self.size_ms, self.step_ms
         first = last - (size - 1 - (time_ms - last)) // step * step
         return tuple([(start, start + size) for start in range(first, last + 1, step)])
+
+    def alike(self, time_ms: int, spans: tuple[Span, ...]) -> Span:
+        """Return the step that a time is in, where windows begin and end with steps only."""
+        if self.size_ms % self.step_ms:
+            return time_ms, time_ms + 1
+        return spans[-1][0], spans[-1][0] + self.step_ms
 
 
 @dataclass(frozen=True, slots=True, init=False)
