@@ -56,7 +56,7 @@ def expected_teams(ranked: set[int]) -> dict[str, dict[str, int]]:
 
 def world_of(place: Place, app: hw.App) -> World:
     """Return a place as this process sees it: a command for each look would take a minute."""
-    return World(lambda: app, place.folder, f"file://{place.folder}/log")
+    return World(lambda: app, place.folder, place.log_url)
 
 
 def found_rows(world: World, table: str, generation: str = "live") -> dict[str, Any]:
@@ -75,7 +75,11 @@ def test_failing_records_leave_no_trace_but_a_dead_letter_and_are_put_through_af
     tmp_path: Path,
 ) -> None:
     """Holds promise 5: nothing is skipped in silence, and a failing agent takes nothing from the others."""
-    place = Place(tmp_path / "place", APP)
+    show(Place(tmp_path / "place", APP), tmp_path)
+
+
+def show(place: Place, tmp_path: Path, *, partitions: int = 2, processes: int = 1) -> None:
+    """Show it in a place, whatever its log is."""
     place.folder.mkdir()
     everything = set(range(ORDERS))
     unbilled = {n for n in everything if n % 1000 == 999}
@@ -84,8 +88,8 @@ def test_failing_records_leave_no_trace_but_a_dead_letter_and_are_put_through_af
         {"key": order(n)["user"], "value": order(n), "timestamp": 1_000_000 + n, "headers": {"n": str(n)}}
         for n in range(ORDERS)
     ]
-    place.send("orders", write_envelopes(tmp_path / "orders.jsonl", envelopes), 2)
-    place.work()
+    place.send("orders", write_envelopes(tmp_path / "orders.jsonl", envelopes), partitions)
+    place.work(processes)
 
     world = world_of(place, app)
 
