@@ -70,7 +70,7 @@ def test_no_source_runs_further_than_ahead(tmp_path: Path, monkeypatch: pytest.M
     """But for the group that takes it there."""
     furthest, early = _replayed(tmp_path, monkeypatch, ahead=5)
     assert furthest <= 5_000 + GROUP * 100
-    assert early <= 2 * GROUP
+    assert early <= 50 + 2 * GROUP  # five seconds of it, and groups that end beyond
 
 
 def test_without_a_span_the_buffers_are_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
