@@ -21,6 +21,7 @@ from tests.unit.engine.runs import Place
 
 MINUTE = 60_000
 BEGIN = 1_600_000_020_000
+YEAR = 365 * 86_400_000
 YEAR_9999 = 253_402_300_799_000
 DRAIN = RunOptions(until_idle=True, drain=True)
 
@@ -69,8 +70,12 @@ def _window(time: int) -> int:
 
 CASES: dict[str, tuple[list[list[int]], list[int]]] = {
     # records by partition, and the numbers of those that are late
-    "year 9999": ([[BEGIN, BEGIN + 1, YEAR_9999, BEGIN + 2, BEGIN + MINUTE, BEGIN + 3 * MINUTE]], [3, 4, 5]),
+    "year 9999": (
+        [[BEGIN, BEGIN + 1, YEAR_9999, BEGIN + 2, BEGIN + MINUTE, BEGIN + 3 * MINUTE, BEGIN + 3]],
+        [6],
+    ),
     "year 9999 first": ([[YEAR_9999, BEGIN, BEGIN + 1, BEGIN + MINUTE, BEGIN + 2]], [4]),
+    "a jump of a year": ([[BEGIN, BEGIN + 1, *(BEGIN + YEAR + n for n in range(400)), BEGIN + 2]], [402]),
     "no time": ([[-1, BEGIN, 0, BEGIN + 1, -1, BEGIN + 2 * MINUTE, 0]], [2, 4, 6]),
     "a clock set back": ([[BEGIN, BEGIN + 5 * MINUTE, BEGIN + MINUTE, BEGIN + 5 * MINUTE + 1]], [2]),
     "an empty partition": ([[BEGIN, BEGIN + 1, BEGIN + 2 * MINUTE], []], []),

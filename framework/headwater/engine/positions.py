@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class ChannelTime:
     """What a restart needs of one channel for watermarks.
 
-    `clock`: before the record that will be read first (of a repartition channel: what its marks had said there). `first`
-    and `believed_from`: see WatermarkClock. `reached`: what the channel counts for in its task. `ignored`: it does not
+    `clock`: before the record that will be read first (of a repartition channel: what its marks had said there). `first`,
+    `believed_from` and `suspects`: see WatermarkClock. `reached`: what the channel counts for in its task. `ignored`: it does not
     count. `begun`: a record of it was taken. `idle`: its sender says that nothing counts there.
     """
 
@@ -44,11 +44,14 @@ class ChannelTime:
     ignored: bool = False
     begun: bool = False
     idle: bool = False
+    suspects: list[tuple[int, int | None]] = field(default_factory=list)
 
     def restore(self, channel: Channel) -> None:
         """Set a channel back to this, once its places are."""
         if channel.watermark is not None:
-            channel.watermark.restore(self.clock, self.first, self.believed_from, channel.covered)
+            channel.watermark.restore(
+                self.clock, self.first, self.believed_from, channel.covered, self.suspects
+            )  # fmt: skip
             channel.tail = channel.watermark.reached()
         else:
             channel.tail = self.clock

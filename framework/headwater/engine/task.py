@@ -705,7 +705,7 @@ class Task:
             held.positions(self.reads, self.resume), held.reads(), self.groups,
             None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
             self._seen(), None if self.time.watermark == NEVER else self.time.watermark,
-            self.time.states(held.watermark_clocks()),
+            self.time.states(held.watermark_clocks(), held.reads()),
             {t.timer.name: t.last for t in self.timers if t.last is not None},
         )  # fmt: skip
         return appends, self._changelogs, state

@@ -223,8 +223,11 @@ class TaskTime:
     def _of(self, an_input: Input) -> set[int]:
         return {at for at, channel in enumerate(self.channels) if channel.input == an_input.number}
 
-    def states(self, clocks: Mapping[int, int]) -> dict[str, ChannelTime]:
-        """Return what a restart needs of each channel; `clocks` has, by channel, the clock where it will be read again."""
+    def states(self, clocks: Mapping[int, int], reads: Mapping[str, int]) -> dict[str, ChannelTime]:
+        """Return what a restart needs of each channel.
+
+        `clocks` has, by channel, the clock where it will be read again, `reads` by input the offset of that.
+        """
         found = {}
         for at, channel in enumerate(self.channels):
             clock = channel.watermark
@@ -236,6 +239,7 @@ class TaskTime:
                 at in self.ignored,
                 at in self.begun,
                 channel.is_idle,
+                [] if clock is None else clock.suspects_from(reads.get(channel.name, 0)),
             )
             if time != ChannelTime():
                 found[channel.name] = time

@@ -1,7 +1,8 @@
 """Watermark clock of one source partition: how far its event time has come, as its own records say, one after the other.
 
-The clock is the greatest event time so far. One record raises it by `max_jump` at most, so that a timestamp in year 9999
-closes nothing. Event times -1 and 0, which both stand for "none", don't move it. What the very first record says is
+The clock is the greatest event time so far. A record that is more than `max_jump` ahead of it moves nothing by itself, so
+that one timestamp in year 9999 closes nothing; each that follows such a one and is as far ahead moves the clock by `max_jump`,
+so that a clock that stood still catches up. Event times -1 and 0, which both stand for "none", don't move it. What the very first record says is
 believed once a second one bears it out: if that one is more than `max_jump` older, the first was the odd one and counts
 for nothing. The watermark is the clock minus `lateness`.
 Invariant: both columns are a function of the partition's records in offset order, never of how they were cut (I11).
@@ -34,7 +35,16 @@ _NO_TIME = (-1, 0)
 class WatermarkClock:
     """The clock of one partition. Times are ms since the epoch."""
 
-    __slots__ = ("believed_from", "clock", "ended", "first", "lateness_ms", "max_jump_ms")
+    __slots__ = (
+        "believed_from",
+        "clock",
+        "ended",
+        "first",
+        "is_far",
+        "lateness_ms",
+        "max_jump_ms",
+        "suspects",
+    )
 
     def __init__(self, lateness_ms: int = 0, max_jump_ms: int = MAX_JUMP_MS) -> None:
         """Begin before the first record."""
@@ -45,6 +55,9 @@ class WatermarkClock:
         # What the first record said, and the place of the one that bore it out (None: it is still to come).
         self.first = NEVER
         self.believed_from: int | None = None
+        # Records that were too far ahead: their places, and that of the next record, which may bear them out.
+        self.suspects: list[tuple[int, int | None]] = []
+        self.is_far = False
 
     def own(self) -> int:
         """Return the watermark before the next record."""
@@ -56,7 +69,14 @@ class WatermarkClock:
         """Return what the partition counts for in its task's watermark now."""
         return self.own() if self.ended or self.believed_from is not None else NEVER
 
-    def restore(self, clock: int, first: int, believed_from: int | None, place: int) -> None:
+    def restore(
+        self,
+        clock: int,
+        first: int,
+        believed_from: int | None,
+        place: int,
+        suspects: Sequence[tuple[int, int | None]] = (),
+    ) -> None:
         """Go back to how things stood before the record at `place`, where the clock was `clock`."""
         self.ended = clock == END_OF_TIME
         is_second = believed_from is not None and place == believed_from
@@ -64,6 +84,16 @@ class WatermarkClock:
         is_believed = believed_from is not None and place > believed_from
         self.first = first if is_believed or is_second else self.clock
         self.believed_from = believed_from if is_believed else None
+        self.suspects = [
+            (at, following if following is not None and following < place else None)
+            for at, following in suspects
+            if at < place
+        ]
+        self.is_far = bool(self.suspects) and self.suspects[-1][1] is None
+
+    def suspects_from(self, place: int) -> list[tuple[int, int | None]]:
+        """Return the suspects that a restart at a place needs to know."""
+        return [(at, following) for at, following in self.suspects if following is None or following >= place]
 
     def advance(
         self, before: int, times: Sequence[int], timestamps: Sequence[int], places: Sequence[int]
@@ -77,6 +107,7 @@ class WatermarkClock:
             return ends, ends
         if (
             self.believed_from is not None
+            and not self.is_far
             and self.clock == before >= 0
             and times[-1] - before <= self.max_jump_ms
         ):
@@ -93,23 +124,36 @@ class WatermarkClock:
         believed = self.believed_from is not None
         for time, place in zip(timestamps, places, strict=True):
             watermark = NEVER if clock == NEVER else clock - lateness
-            if time in _NO_TIME:
-                pass
-            elif clock == NEVER:
-                clock = self.first = time
-            elif believed:
-                if time > clock:
-                    clock = min(time, clock + jump)
-            else:
-                believed, self.believed_from = True, place
-                if time < clock - jump:
-                    watermark, clock = NEVER, time
+            if time not in _NO_TIME:
+                was_far = self._note(place, is_far=clock != NEVER and time > clock + jump)
+                if clock == NEVER:
+                    clock = self.first = time
+                elif self.is_far:
+                    if was_far:
+                        clock += jump
+                        believed, self.believed_from = True, self.believed_from if believed else place
+                elif not believed:
+                    believed, self.believed_from = True, place
+                    if time < clock - jump:
+                        watermark, clock = NEVER, time
+                    elif time > clock:
+                        clock = time
                 elif time > clock:
-                    clock = min(time, clock + jump)
+                    clock = time
             own.append(watermark if watermark > NEVER else NEVER)
             reached.append(max(NEVER, clock - lateness) if believed else NEVER)
         self.clock = clock
         return own, reached
+
+    def _note(self, place: int, *, is_far: bool) -> bool:
+        """Note whether a record is too far ahead; return whether the one before it was."""
+        was_far = self.is_far
+        if was_far:
+            self.suspects[-1] = (self.suspects[-1][0], place)
+        if is_far:
+            self.suspects.append((place, None))
+        self.is_far = is_far
+        return was_far
 
 
 def _shifted(before: int, times: Sequence[int], lateness_ms: int) -> tuple[Sequence[int], Sequence[int]]:
