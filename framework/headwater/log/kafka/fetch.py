@@ -2,7 +2,7 @@
 
 Protocol
 1. A tail opens a lane at its position; the thread assigns it, and pushes what comes as columns built once a batch.
-2. A lane holds about `LANE_BYTES` at most: while some lane is hungry, full ones are paused; while none is, nothing is
+2. A lane holds about `LANE_BYTES` at most, and all lanes together about `LANES_BYTES`: while some lane is hungry, full ones are paused; while none is, nothing is
    fetched. So a slow agent slows the source, and a lane that others wait for is never behind a full one.
 3. That a partition has nothing more, and what lies between its last record and its end (transaction markers, aborted
    records), is told by the end-of-partition event, whose offset is the position to read on from.
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LANE_BYTES = 4 << 20
-HUNGRY_BYTES = 1 << 20
+LANE_BYTES_MIN = 128 << 10
+LANES_BYTES = 16 << 20
+"""Records take about four times their bytes as Python objects."""
+
 CONSUME_MAX = 5000
 POLL_S = 0.05
 """How long the thread may sleep in librdkafka: an assignment waits that long."""
@@ -64,6 +67,7 @@ class Fetcher:
         self._orders: deque[tuple[str, Lane]] = deque()
         self._changed = Condition()
         self._closing = False
+        self._full_bytes, self._hungry_bytes = LANE_BYTES, LANE_BYTES // 4
         self._thread = Thread(target=self._run, name="kafka-fetcher", daemon=True)
         self._thread.start()
 
@@ -78,6 +82,7 @@ class Fetcher:
         with self._changed:
             assert tp not in self._lanes
             self._lanes[tp] = lane
+            self._share()
             self._orders.append(("assign", lane))
             self._changed.notify()
         return lane
@@ -88,8 +93,13 @@ class Fetcher:
             if lane.is_open:
                 lane.is_open = False
                 del self._lanes[lane.tp]
+                self._share()
                 self._orders.append(("unassign", lane))
                 self._changed.notify()
+
+    def _share(self) -> None:
+        self._full_bytes = min(LANE_BYTES, max(LANE_BYTES_MIN, LANES_BYTES // max(1, len(self._lanes))))
+        self._hungry_bytes = self._full_bytes // 4
 
     def take(self, lane: Lane, position: int, bytes_max: int) -> tuple[Batch, bool]:
         """Return what is at hand of a lane, and whether it had come to its end. Raises KafkaException with its trouble."""
@@ -99,7 +109,7 @@ class Fetcher:
                     raise KafkaException(lane.trouble)
                 return Batch.empty(*lane.tp, position), lane.at_end
             batch = self._taken(lane, bytes_max)
-            if lane.nbytes < HUNGRY_BYTES:
+            if lane.nbytes < self._hungry_bytes:
                 self._changed.notify()
             return batch, False
 
@@ -146,7 +156,7 @@ class Fetcher:
             self._consumer.close()
 
     def _is_hungry(self) -> bool:
-        return any(lane.nbytes < HUNGRY_BYTES for lane in self._lanes.values())
+        return any(lane.nbytes < self._hungry_bytes for lane in self._lanes.values())
 
     def _follow(self, order: str, lane: Lane) -> None:
         place = KafkaPartition(*lane.tp, lane.read_to)
@@ -184,8 +194,14 @@ class Fetcher:
 
     def _throttle(self) -> None:
         with self._changed:
-            full = [lane for lane in self._lanes.values() if not lane.is_paused and lane.nbytes >= LANE_BYTES]
-            hungry = [lane for lane in self._lanes.values() if lane.is_paused and lane.nbytes < HUNGRY_BYTES]
+            full = [
+                lane
+                for lane in self._lanes.values()
+                if not lane.is_paused and lane.nbytes >= self._full_bytes
+            ]
+            hungry = [
+                lane for lane in self._lanes.values() if lane.is_paused and lane.nbytes < self._hungry_bytes
+            ]
         for lanes, pause in ((full, True), (hungry, False)):
             for lane in lanes:
                 # A lane that was just opened has its assignment among the orders still to come.

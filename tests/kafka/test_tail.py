@@ -1,0 +1,125 @@
+"""Tails on a real broker: they never wait, tile the offsets, are bounded in bytes, and tell where the end is."""
+
+from __future__ import annotations
+
+import secrets
+import select
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from headwater.core.batch import Append
+from headwater.core.errors import OffsetTrimmedError, UnknownNameError
+from headwater.log.interface import Tail
+from headwater.log.kafka import KafkaLog
+from headwater.log.kafka.fetch import CONSUME_MAX, LANE_BYTES, KafkaTail
+
+pytestmark = pytest.mark.broker
+
+RECORD_BYTES = 10_000
+
+
+@pytest.fixture
+def log(broker: str) -> Iterator[KafkaLog]:
+    log = KafkaLog(f"kafka://{broker}")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def topic(log: KafkaLog) -> str:
+    name = f"tail{secrets.token_hex(4)}"
+    log.create_topic(name, 2)
+    return name
+
+
+def fill(log: KafkaLog, topic: str, partition: int, first: int, count: int, size: int = 10) -> None:
+    values = [b"%d" % n + b"." * size for n in range(first, first + count)]
+    log.append([Append(topic, partition, [5] * count, [None] * count, values)])
+
+
+def numbers(values: list[bytes | None]) -> list[int]:
+    return [int((value or b"").partition(b".")[0]) for value in values]
+
+
+def drain(tail: Tail, count: int, within_s: float = 60, bytes_max: int = 1 << 20) -> list[int]:
+    """Fetch until so many records have come, checking that batches tile."""
+    found: list[int] = []
+    end_s = time.monotonic() + within_s
+    while len(found) < count:
+        before = tail.position
+        batch = tail.fetch(bytes_max=bytes_max)
+        assert (batch.base, tail.position) == (before, batch.next)
+        found += numbers(list(batch.values))
+        if batch.next == batch.base:
+            assert time.monotonic() < end_s, f"{len(found)} of {count} came"
+            time.sleep(0.01)
+    return found
+
+
+def test_a_tail_gives_everything_in_order_and_then_says_that_it_is_at_the_end(
+    log: KafkaLog, topic: str
+) -> None:
+    watch = log.watch()
+    assert watch is not None
+    tail = log.tail(topic, 0, 0)
+    for first in range(0, 60, 20):
+        fill(log, topic, 0, first, 20)
+    assert drain(tail, 60) == list(range(60))
+    end_s = time.monotonic() + 20
+    while not tail.at_end:
+        assert not len(tail.fetch())
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    assert tail.position == log.end_offset(topic, 0), "the last marker is passed"
+    watch.drain()
+    seen = log.version()
+    fill(log, topic, 0, 60, 5)
+    assert select.select([watch.fileno()], [], [], 10)[0]
+    assert log.version() != seen
+    assert drain(tail, 5) == list(range(60, 65))
+    watch.close()
+    watch.close()
+    tail.close()
+
+
+def test_two_tails_of_one_partition_stand_where_each_is_and_move_by_seek(log: KafkaLog, topic: str) -> None:
+    fill(log, topic, 0, 0, 50)
+    one, other = log.tail(topic, 0, 0), log.tail(topic, 0, 30)
+    assert drain(one, 50) == list(range(50))
+    assert drain(other, 20) == list(range(30, 50))
+    one.seek(10)
+    assert drain(one, 40, bytes_max=200) == list(range(10, 50))
+    for tail in (one, other):
+        tail.close()
+
+
+def test_a_lane_that_nobody_reads_is_bounded_and_holds_up_no_other(log: KafkaLog, topic: str) -> None:
+    """I25: bounded in bytes, however much the broker has."""
+    for partition in (0, 1):
+        for first in range(0, 2000, 500):
+            fill(log, topic, partition, first, 500, RECORD_BYTES)
+    slow, quick = log.tail(topic, 0, 0), log.tail(topic, 1, 0)
+    assert isinstance(slow, KafkaTail)
+    got = drain(slow, 1)
+    assert drain(quick, 2000) == list(range(2000))
+    assert slow._open is not None
+    assert slow._open[1].nbytes <= LANE_BYTES + CONSUME_MAX * RECORD_BYTES
+    assert got + drain(slow, 2000 - len(got)) == list(range(2000))
+    for tail in (slow, quick):
+        tail.close()
+
+
+def test_a_tail_below_the_start_or_without_its_topic_says_so(log: KafkaLog, topic: str) -> None:
+    fill(log, topic, 0, 0, 10)
+    log.trim(topic, 0, 5)
+    tail = log.tail(topic, 0, 2)
+    with pytest.raises(OffsetTrimmedError) as refused:
+        drain(tail, 1)
+    assert refused.value.start == 5
+    tail.seek(5)
+    assert drain(tail, 5) == list(range(5, 10))
+    tail.close()
+    with pytest.raises(UnknownNameError):
+        log.tail(f"{topic}x", 0, 0)
