@@ -177,8 +177,8 @@ class Fetcher:
         if first is None:
             return
         messages = [first, *self._consumer.consume(CONSUME_MAX, 0)]
-        errors = list(map(Message.error, messages))
-        if any(errors):
+        if any(map(Message.error, messages)):
+            errors = list(map(Message.error, messages))
             run: list[Message] = []
             for message, error in zip(messages, errors, strict=True):
                 if error is None:
@@ -210,12 +210,14 @@ class Fetcher:
                     lane.is_paused = pause
 
     def _push(self, messages: list[Message]) -> None:
-        for (topic, partition), run in groupby(messages, _place):
-            tp = TopicPartition(topic, partition)
+        # `map` and `groupby` over the client's own methods: no frame of the interpreter a record.
+        single = len(set(map(Message.topic, messages))) == 1
+        for _, run in groupby(messages, Message.partition if single else _place):
+            own = list(run)
+            topic, partition = tp = TopicPartition(*_place(own[0]))
             lane = self._lanes.get(tp)
             if lane is None:
                 continue
-            own = list(run)
             if own[0].offset() < lane.read_to:
                 own = [message for message in own if message.offset() >= lane.read_to]
             if own:
