@@ -79,6 +79,14 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def new_id() -> str:
+    """Return an id as Kafka writes them; none that its tools would take for an option."""
+    while True:
+        found = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not found.startswith("-"):
+            return found
+
+
 class Cluster:
     """Brokers that are controllers too; data, settings and output in one folder."""
 
@@ -89,7 +97,7 @@ class Cluster:
         self._settings = dict(settings or {})
         ports = free_ports(2 * brokers)
         self._ports, self._controllers = ports[:brokers], ports[brokers:]
-        self._ids = [urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=") for _ in range(brokers)]
+        self._ids = [new_id() for _ in range(brokers)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._classpath = classpath()
 
@@ -111,7 +119,7 @@ class Cluster:
             f"{index}@127.0.0.1:{self._controllers[index]}:{self._ids[index]}"
             for index in range(self.brokers)
         )
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = new_id()
         formats = []
         for index in range(self.brokers):
             self._properties(index)
