@@ -12,12 +12,17 @@ Columns are named as in Nexmark's SQL; times are ms since 1970 UTC.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
+from functools import cache
 from typing import Any
 
 import headwater as hw
 
 LATENESS = timedelta(seconds=5)
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
 
 
 class Person(hw.Record, tag_field="event", tag="person", frozen=True):
@@ -84,21 +89,23 @@ def _events(app: hw.App) -> hw.Stream:
 
 def day_of(bid: Bid) -> str:
     """Return a bid's day in UTC, as in 2015-07-15."""
-    return _utc(bid).strftime("%Y-%m-%d")
+    return _day(bid.date_time // DAY_MS)
+
+
+@cache
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
 def minute_of(bid: Bid) -> str:
     """Return a bid's minute of the day in UTC, as in 23:59."""
-    return _utc(bid).strftime("%H:%M")
+    minute = bid.date_time // MINUTE_MS % 1440
+    return f"{minute // 60:02}:{minute % 60:02}"
 
 
 def hour_of(bid: Bid) -> int:
     """Return a bid's hour of the day in UTC."""
-    return bid.date_time // 3_600_000 % 24
-
-
-def _utc(bid: Bid) -> datetime:
-    return datetime.fromtimestamp(bid.date_time // 1000, UTC)
+    return bid.date_time // HOUR_MS % 24
 
 
 def whole_bid(bid: Bid) -> dict[str, Any]:
