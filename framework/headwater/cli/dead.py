@@ -85,7 +85,10 @@ def ls(session: Session, generation: str | None) -> None:
     """List dead letters: the record's own place, the agent (or `decode`), the error, whether it was sent again."""
     topic, positions = _open(session, generation)
     rows = (
-        {**_describe(letter), "redriven": letter.offset < positions.get(letter.partition, 0)}
+        {
+            **_describe(letter),
+            "redriven": letter.offset < positions.get(letter.partition, 0) and not _is_derived(letter),
+        }
         for letter in _letters(session, topic)
     )
     if not session.output.json:
@@ -133,6 +136,9 @@ def redrive(session: Session, limit: int | None, generation: str | None) -> None
     The records they came from are appended to their topics and partitions once more, in order, each for the agent that
     failed on it and for no other (for all, where the record could not be decoded). What was sent is noted in the same
     transaction: a second call sends only what died since.
+
+    A result of an operator that another one failed on is no record of a topic, and is left where it is: mend what failed
+    and replay.
     """
     from headwater.engine.control import redrive_group
     from headwater.log.interface import Transaction
@@ -146,7 +152,7 @@ def redrive(session: Session, limit: int | None, generation: str | None) -> None
         )
     log, group_name = session.log, redrive_group(session.app_id, name)
     member = _join(log.join(group_name, 1), group_name)
-    sent = 0
+    sent = left = 0
     try:
         # Read again now that nobody else can redrive.
         positions = _positions(session, topic, name)
@@ -155,6 +161,9 @@ def redrive(session: Session, limit: int | None, generation: str | None) -> None
         for letter in _letters(session, topic, positions):
             if sent + len(waiting) == limit:
                 break
+            if _is_derived(letter):
+                left += 1
+                continue
             again = _original(session, name, letter)
             waiting.append(again)
             size += len(again.value or b"") + len(again.key or b"")
@@ -166,9 +175,15 @@ def redrive(session: Session, limit: int | None, generation: str | None) -> None
             sent += len(waiting)
     finally:
         member.leave()
-    session.output.result(
-        {"redriven": sent, "generation": name}, f"sent {sent:,} dead letter{'' if sent == 1 else 's'} again"
-    )
+    text = f"sent {sent:,} dead letter{'' if sent == 1 else 's'} again"
+    if left:
+        text += f"; left {left:,}, which operators had made of records: mend what failed on them and replay"
+    session.output.result({"redriven": sent, "left": left, "generation": name}, text)
+
+
+def _is_derived(letter: DeadLetter) -> bool:
+    """Tell whether a letter is what an operator had made of a record, and not a record of a topic."""
+    return "derived" in letter.reason
 
 
 def _open(session: Session, generation: str | None) -> tuple[str, dict[int, int]]:

@@ -633,6 +633,10 @@ class Task:
         row = letter.row
         topic, info["partition"], info["offset"], _ = self.rows.cause(row)
         info["topic"] = self.plan.name_of(topic)
+        through = letter.work.topics[letter.work.input_at(0)][0]
+        if through in self.plan.topology.derived:
+            # No record of a topic but what was made of one: it can't be sent again from there.
+            info["derived"] = through
         self.dead.append((letter, info))
 
     # Commit

@@ -218,8 +218,8 @@ def test_dead_letters_are_listed_shown_and_sent_again_once(run: Run, worked: str
     [shown] = run("dead", "show", "0", "--raw", "--json").rows
     assert (shown["key_b64"], shown["value_b64"]) == ("YmFk", "ImJhZCI=")
     assert shown["dead"]["dead_offset"] == 0
-    assert run("dead", "redrive", "--json").rows == [{"redriven": 1, "generation": "live"}]
-    assert run("dead", "redrive", "--json").rows == [{"redriven": 0, "generation": "live"}]
+    assert run("dead", "redrive", "--json").rows == [{"redriven": 1, "left": 0, "generation": "live"}]
+    assert run("dead", "redrive", "--json").rows == [{"redriven": 0, "left": 0, "generation": "live"}]
     assert run("dead", "ls", "--json").rows[0]["redriven"]
     again = [r for r in run("read", "words", "--raw").rows if r["key_b64"] == "YmFk"]
     assert len(again) == 2
@@ -306,3 +306,25 @@ def test_archive_run_goes_on_until_it_is_stopped(worked: str, run: Run, tmp_path
     assert json.loads(out)["records"] > 8
     archived = {row["topic"] for row in run("archive", "ls", "--json").rows}
     assert {"words", "loud", "words.control", "words.live.changelog.counts"} <= archived
+
+
+def test_a_result_that_failed_further_on_is_left_and_others_are_sent_again(
+    run: Run, words_app: str, tmp_path: Path
+) -> None:
+    """Sent to the topic it had been made of, it would have been nobody's: neither the operator's nor the agent's."""
+    with (tmp_path / f"{words_app}.py").open("a") as file:
+        file.write(
+            "once = words.stream().dedupe(name='once')\n\n\n"
+            "@app.agent(once)\nasync def refuse(stream):\n"
+            "    async for word in stream:\n        raise ValueError('no')\n"
+        )
+    run("-A", words_app, "send", "words", "--file", "-", stdin=words("a", "bad"))
+    run("-A", words_app, "worker", "--until-idle", "-l", "error")
+    rows = run("-A", words_app, "dead", "ls", "--json").rows
+    assert sorted(row["agent"] for row in rows) == ["count", "refuse", "refuse"]
+    assert run("-A", words_app, "dead", "redrive", "--json").rows == [
+        {"redriven": 1, "left": 2, "generation": "live"}
+    ]
+    assert "left 2" in run("-A", words_app, "dead", "redrive").out
+    redriven = {row["agent"]: row["redriven"] for row in run("-A", words_app, "dead", "ls", "--json").rows}
+    assert redriven == {"count": True, "refuse": False}
