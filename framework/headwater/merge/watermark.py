@@ -110,6 +110,7 @@ class WatermarkClock:
             and not self.is_far
             and self.clock == before >= 0
             and times[-1] - before <= self.max_jump_ms
+            and times[-1] < END_OF_TIME
         ):
             self.clock = times[-1]
             return _shifted(before, times, self.lateness_ms)
@@ -122,7 +123,9 @@ class WatermarkClock:
         reached: list[int] = []
         jump, lateness, clock = self.max_jump_ms, self.lateness_ms, self.clock
         believed = self.believed_from is not None
-        for time, place in zip(timestamps, places, strict=True):
+        for stamp, place in zip(timestamps, places, strict=True):
+            # A record of the last millisecond there is isn't the END-OF-TIME: a restart would take its clock for that.
+            time = min(stamp, END_OF_TIME - 1)
             watermark = NEVER if clock == NEVER else clock - lateness
             if time not in _NO_TIME:
                 was_far = self._note(place, is_far=clock != NEVER and time > clock + jump)
@@ -130,7 +133,7 @@ class WatermarkClock:
                     clock = self.first = time
                 elif self.is_far:
                     if was_far:
-                        clock += jump
+                        clock = min(clock + jump, END_OF_TIME - 1)
                         believed, self.believed_from = True, self.believed_from if believed else place
                 elif not believed:
                     believed, self.believed_from = True, place

@@ -245,3 +245,23 @@ def test_an_agent_on_results_may_look_into_the_operators_table(tmp_path: Path) -
     assert place.values("seen") == [{"end": 100, "n": 2}, {"end": 200, "n": 1}]
     replayed(place, declare)
     assert place.values("app.again.out.seen") == place.values("seen")
+
+
+def test_a_record_of_the_last_millisecond_ends_no_time(tmp_path: Path) -> None:
+    """A restart took a clock that had come to 2^63 - 1 for the END-OF-TIME, and all that followed for late."""
+    place = Place(tmp_path)
+
+    def declare(app: hw.App) -> None:
+        app.topic("orders")
+        app.topic("out")
+        app.declared.add_operator(spec("buffer", Buffer, "orders", states=("rows",), sinks=("out",)))
+
+    place.append("orders", ["last"], times=[2**63 - 1])
+    place.run(declare)
+    place.append("orders", ["first"], times=[1_000])
+    place.run(declare)
+    late = place.log.topic("app.live.late.buffer")
+    once = Place(tmp_path / "once")
+    once.append("orders", ["last", "first"], times=[2**63 - 1, 1_000])
+    once.run(declare)
+    assert (late is None) == (once.log.topic("app.live.late.buffer") is None)
