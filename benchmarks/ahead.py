@@ -8,6 +8,7 @@ The replay's greatest resident memory must not grow with the history: ten times 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -74,6 +75,11 @@ def measure(records: int, environment: dict[str, str]) -> tuple[float, float]:
         if replay.wait() != 0:
             sys.exit("the replay failed")
         took = time.perf_counter() - begin
+        states = {
+            g["name"]: g["state"] for g in map(json.loads, place.run("generations", "--json").splitlines())
+        }
+        if states["again"] != "finished":
+            sys.exit(f"the replay was stopped before its end (it is {states['again']})")
         rows = place.run("table", "dump", "counts", "--generation", "again", "--json").splitlines()
         total = sum(int(row.rsplit(":", 1)[1].rstrip("}")) for row in rows)
         if total != sum(int(records * share) for share, _, _ in SHARES):
