@@ -42,6 +42,7 @@ class Chaos:
     seed: int
     partitions: int = 4
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    leaving: list[subprocess.Popen[bytes]] = field(default_factory=list)
     started: int = 0
     faults: list[str] = field(default_factory=list)
     failure: list[BaseException] = field(default_factory=list)
@@ -90,6 +91,12 @@ class Chaos:
         worker.wait()
         self.workers.remove(worker)
 
+    def let_go(self, worker: subprocess.Popen[bytes]) -> None:
+        """Tell a worker to leave, and don't wait for it."""
+        worker.terminate()
+        self.workers.remove(worker)
+        self.leaving.append(worker)
+
     def dies_at(self, point: str, within_s: float = 60.0) -> bool:
         """Start a worker that is killed at a point, and another when it was; tell whether it came to that point."""
         worker = self.start_worker(point)
@@ -114,13 +121,14 @@ class Chaos:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGCONT)
                 worker.terminate()
-        for worker in self.workers:
+        for worker in [*self.workers, *self.leaving]:
             try:
                 worker.wait(20)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
         self.workers.clear()
+        self.leaving.clear()
 
     # The producer upstream
 
