@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.equivalence.asked import difference
 from tests.equivalence.place import Place
-from tests.equivalence.small_batches import BUFFER_BYTES, GROUP_RECORDS
+from tests.equivalence.small_batches import GROUP_RECORDS
 from tests.truth.nexmark import Answer
 
 ODD_APP = "tests.equivalence.odd_batches:app"
@@ -56,7 +56,7 @@ def show(
     place.archive()
     for topic in question.inputs:
         place.trim(topic)
-    odd = {MODULE: question.module, GROUP_RECORDS: "777", BUFFER_BYTES: "65536"}
+    odd = {MODULE: question.module, GROUP_RECORDS: "777"}
     three = place.with_app(ODD_APP, PYTHONHASHSEED="1", **odd)
     as_live = place.with_app(ODD_APP, PYTHONHASHSEED="4242", **{**odd, GROUP_RECORDS: "3301"})
     replays: list[tuple[str, Place, tuple[str, ...]]] = [
