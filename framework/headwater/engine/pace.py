@@ -84,8 +84,9 @@ class Pace:
         """Tell whether a task must wait for others before it takes its next group."""
         if not self.is_needed or task.number not in self._others:
             return False
-        least = min(self._times(), default=NEVER)
-        if task.task_time <= least:
+        least = min(self._times(), default=None)
+        if least is None or task.task_time <= least:
+            # None: all have come to their ends, and what is left to take is this task's end itself.
             return False
         if self.ahead_ms is not None:
             return task.task_time - least > self.ahead_ms

@@ -117,3 +117,10 @@ def test_tasks_of_other_workers_are_known_by_what_they_committed(tmp_path: Path)
     assert by_bytes.holds(task)
     by_bytes.learn({1: TaskState(1, time=1_500)})
     assert not by_bytes.holds(task)
+
+    # What was taken past the others' last time is the task's for good: at its own end it must not wait for it.
+    by_bytes.took(task, 9_000, 150)
+    assert by_bytes.holds(task)
+    by_bytes.learn({1: TaskState(1, time=1_500, marks={"end": True})})
+    task.inputs = (type("I", (), {"ended": True})(),)
+    assert not by_bytes.holds(task)
