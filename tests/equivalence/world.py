@@ -192,10 +192,17 @@ class World:
         )
 
     def dead(self, generation: str = "live") -> list[tuple[bytes | None, bytes | None, int, bytes]]:
-        """Return a generation's dead letters with the reason, in any order: they are of several tasks."""
+        """Return a generation's dead letters with the reason, in any order: they are of several tasks.
+
+        The reason names internal topics, which have the generation in their names; here they are those of any.
+        """
         rows = self.records(internal_topic(self.app_id, generation, "dead"))
+        own, any_ones = f"{self.app_id}.{generation}.".encode(), f"{self.app_id}.*.".encode()
         return sorted(
-            ((key, value, time, dict(headers)[DEAD] or b"") for key, value, time, headers in rows.get(0, [])),
+            (
+                (key, value, time, (dict(headers)[DEAD] or b"").replace(own, any_ones))
+                for key, value, time, headers in rows.get(0, [])
+            ),
             key=repr,
         )
 
