@@ -7,7 +7,7 @@ start, and for ever where the consumer has no position yet (the comparison raise
 
 import asyncio
 import shutil
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +18,10 @@ from faust.types import TP
 
 import headwater as hw
 from headwater.core.batch import Batch
+from headwater.engine.history import read_topic
 from headwater.table.store import open_store
 from tests.faust.stock_broker import Broker, assign, deliver, settle, stock_app
-from tests.unit.engine.runs import MARKER, MarkedSource, Place
+from tests.unit.engine.runs import MARKER, Place, without_markers
 
 SPEND = TP("stock-spend-changelog", 0)
 ROWS = 5
@@ -133,14 +134,12 @@ def test_headwater_ends_recovery_where_the_changelog_ends_in_a_marker(
     """I8, I23: recovery is done when its position is at the end: it asks once for what is there, and waits for nothing."""
     fetched: list[tuple[int, int, int]] = []
 
-    class Noted(MarkedSource):
-        def fetch(self, **options: Any) -> Batch:
-            batch = super().fetch(**options)
-            if "changelog" in self.topic:
-                fetched.append((batch.base, batch.next, len(batch)))
-            return batch
+    def noted(*args: Any) -> Iterator[Batch]:
+        for batch in map(without_markers, read_topic(*args)):
+            fetched.append((batch.base, batch.next, len(batch)))
+            yield batch
 
-    monkeypatch.setattr("headwater.engine.assemble.HandoverSource", Noted)
+    monkeypatch.setattr("headwater.engine.assemble.read_topic", noted)
     place = Place(tmp_path)
 
     def declare(app: hw.App) -> None:

@@ -176,8 +176,11 @@ class TaskProgress:
             if table in sub["tables"]:
                 task = sub["first_task"] + partition
                 record = self.latest.get(task)
-                read = {} if record is None else record["read"]
-                return (None if record is None else record["time"]), self._at_end(sub, partition, read)
+                if record is None:
+                    return None, self._at_end(sub, partition, {})
+                # A replay's task says itself that it has ended: its topics may end in a transaction marker it never read.
+                ended = bool(record.get("marks", {}).get("end")) or self._at_end(sub, partition, record["read"])
+                return record["time"], ended
         return None, False
 
     def _at_end(self, sub: dict[str, Any], partition: int, read: dict[str, int]) -> bool:

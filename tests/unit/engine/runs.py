@@ -165,16 +165,20 @@ class MarkedSource(HandoverSource):
     """Reads a partition in which records of the key MARKER take an offset and are given to nobody."""
 
     def fetch(self, *, bytes_max: int = FETCH_BYTES_MAX) -> Batch:
-        batch = super().fetch(bytes_max=bytes_max)
-        keep = [at for at, key in enumerate(batch.keys) if key != MARKER]
+        return without_markers(super().fetch(bytes_max=bytes_max))
 
-        def pick(column: Any) -> list[Any]:
-            return [column[at] for at in keep]
 
-        return Batch(
-            batch.topic, batch.partition, batch.base, batch.next, pick(batch.offsets), pick(batch.timestamps),
-            pick(batch.keys), pick(batch.values), [batch.headers_at(at) for at in keep], nbytes=batch.nbytes,
-        )  # fmt: skip
+def without_markers(batch: Batch) -> Batch:
+    """Return a batch without the records of the key MARKER; their offsets stay taken."""
+    keep = [at for at, key in enumerate(batch.keys) if key != MARKER]
+
+    def pick(column: Any) -> list[Any]:
+        return [column[at] for at in keep]
+
+    return Batch(
+        batch.topic, batch.partition, batch.base, batch.next, pick(batch.offsets), pick(batch.timestamps),
+        pick(batch.keys), pick(batch.values), [batch.headers_at(at) for at in keep], nbytes=batch.nbytes,
+    )  # fmt: skip
 
 
 @asynccontextmanager
