@@ -179,7 +179,9 @@ class TaskProgress:
                 if record is None:
                     return None, self._at_end(sub, partition, {})
                 # A replay's task says itself that it has ended: its topics may end in a transaction marker it never read.
-                ended = bool(record.get("marks", {}).get("end")) or self._at_end(sub, partition, record["read"])
+                ended = bool(record.get("marks", {}).get("end")) or self._at_end(
+                    sub, partition, record["read"]
+                )
                 return record["time"], ended
         return None, False
 

@@ -148,7 +148,8 @@ class Task:
         self.emitted = dict(state.emitted)
         self.seen = dict(state.seen)
         self.end_recorded = bool(state.marks.get("end"))
-        self.ends_sent = frozenset(state.marks.get("ends", ()))
+        # A run that goes on where a replay ended has sent no end: one more of it would stop whoever reads what comes now.
+        self.ends_sent = frozenset(state.marks.get("ends", ()) if self.plan.bounded else ())
         # What was held back comes in the order it came in first: a replay in live order knows no other.
         self.cuts = iter(state.marks.get("held", ()))
         self._again = {
