@@ -62,27 +62,12 @@ class State(Protocol):
         ...
 
 
-class TableRows(Protocol):
-    """A visible table's rows in one task, by encoded key bytes; values as the table's codec has them."""
+class TableRows(State, Protocol):
+    """A visible table's rows in one task, by encoded key bytes; values as the table's codec has them.
 
-    def get(self, key: bytes) -> Any:
-        """Return a row's value, or None where there is none."""
-        ...
-
-    def put(self, key: bytes, value: Any) -> None:
-        """Set a row: a change of the record in hand (task time and cause are its)."""
-        ...
-
-    def delete(self, key: bytes) -> None:
-        """Remove a row; nothing happens where there is none."""
-        ...
-
-    def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
-        """Yield rows whose key begins with `prefix`, from key `start` on, in key order, with the open epoch's writes.
-
-        Costs what it yields, not what the state holds: joins scan once a record.
-        """
-        ...
+    As a `State`, but `put` is a change of the record in hand (task time and cause are its), and `scan` costs the size of the
+    open epoch's changes as well.
+    """
 
 
 class Context(Protocol):
