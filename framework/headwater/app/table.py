@@ -16,6 +16,7 @@ from mode import Service
 from headwater.app.facts import Facts
 from headwater.app.refused import refuse_members
 from headwater.core.errors import AgentStoppedError, MisuseError, ReadOnlyTableError, did_you_mean
+from headwater.core.hot import HotTable
 from headwater.core.keys import decode_key
 from headwater.core.names import check_part
 from headwater.core.place import users_line
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _frame_in_hand = CURRENT.get
 
 
-class Table(FaustTable[Any, Any]):
+class Table(HotTable, FaustTable[Any, Any]):
     """Rows by key, kept with the records that made them: same log, same epoch.
 
     `windowed`: rows are by key and window, their values pairs of value and whether the window is closed.
@@ -79,35 +80,15 @@ class Table(FaustTable[Any, Any]):
         self.local = local
         self.changelog = changelog
 
-    # -- the hot path. Each of these is one lookup away from the part's dictionaries; what is rare is in `_part` and below.
+    # -- the hot path is HotTable's: one look-up away from the part's dictionaries. Here is what it doesn't know.
 
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return _frame_in_hand().parts[self.number].hot[key]  # type: ignore[union-attr]
-        except (AttributeError, KeyError, TypeError):
-            # Outside agents, not cached, or a key that can't be a dictionary's: the long way says which.
-            return self._read(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def _write(self, key: Any, value: Any) -> None:
         frame = _frame_in_hand()
-        try:
-            part = frame.parts[self.number]  # type: ignore[union-attr]
-            hot = part.hot
-            # TablePart.put for a known key and a number below NUMBER_MAX, written out: a call and half the look-ups less.
-            if type(value) is part.number_kind and key in hot and -1e300 < value < 1e300:
-                part.keys.append(key)
-                part.values.append(value)
-                part.rows.append(frame.row)  # type: ignore[union-attr]
-                hot[key] = value
-                return
-        except (AttributeError, KeyError, TypeError):
-            # Outside agents, out of reach, or a key that can't be a dictionary's.
-            if frame is None:
-                self._refuse_write()
-            part = self._writable(frame)
-        part.put(key, value, frame)
+        if frame is None:
+            self._refuse_write()
+        self._writable(frame).put(key, value, frame)
 
-    def __delitem__(self, key: Any) -> None:
+    def _delete(self, key: Any) -> None:
         frame = _frame_in_hand()
         if frame is None:
             self._refuse_write()

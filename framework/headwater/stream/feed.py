@@ -15,9 +15,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.errors import AgentStoppedError
+from headwater.core.hot import Entries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from headwater.stream.frame import Frame, Work
 
@@ -39,7 +40,7 @@ class Feed:
         self._lists_begun = 0
         self._stopped: tuple[list[Work], list[Work]] | None = None
         # Shared by all loops of the instance, so that a second one goes on where the first was left, at no cost a record.
-        self._entries: Iterator[tuple[int, Any]] = iter(())
+        self._entries = Entries(frame, self._more)
         self._wake: asyncio.Future[None] | None = None
         self._parked = asyncio.Event()
 
@@ -81,23 +82,26 @@ class Feed:
         """Hold to what is in hand now: code that outlives its cancellation can finish nothing more."""
         self._stopped = self.unfinished()
 
-    async def values(self) -> AsyncIterator[Any]:
-        """Yield decoded values one by one, in order, for ever."""
-        frame = self.frame
+    def values(self) -> AsyncIterator[Any]:
+        """Iterate over decoded values one by one, in order, for ever."""
+        return aiter(self._entries)
+
+    async def _more(self) -> Any:
+        """Give the entries the next work, and return its first value."""
         if self._taking:
             self._leave_lists()
-        while True:
-            # The row is all that the loop notes: the rest is found from it when asked for.
-            for frame.row, value in self._entries:
-                yield value
-            self.progress += 1
+        self.progress += 1
+        work = None
+        while not work:
             while not self.pending:
                 self._flushing = False
                 await self._wait()
             work = self.pending.popleft()
-            self.current = frame.work = work
-            frame.open()
-            self._entries = zip(work.rows, work.values, strict=False)
+        # The row is all that is noted with each value: the rest is found from it when asked for.
+        self.current = self.frame.work = work
+        self.frame.open()
+        self._entries.load(work.rows, work.values)
+        return self._entries.take()
 
     async def lists(self, size: int, within_ms: int | None) -> AsyncIterator[list[Any]]:
         """Yield lists of at most `size` values; shorter ones where event time moved on by more than `within_ms`."""
@@ -152,7 +156,8 @@ class Feed:
         """Give back what a loop over values has not handed out: the loop that follows begins there."""
         if self.current is not None and not self._taking:
             _, rest = self.unfinished()
-            self.pending, self.current, self._entries = deque(rest), None, iter(())
+            self.pending, self.current = deque(rest), None
+            self._entries.clear()
 
     def _leave_lists(self) -> None:
         """Give back what a loop over lists holds; the list it handed out is finished."""

@@ -6,16 +6,17 @@ row, so a savepoint costs nothing: rolling back a record means dropping what car
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from headwater.core import hot
 from headwater.core.errors import AgentStoppedError
 from headwater.stream.column import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextvars import ContextVar
 
     from headwater.core.batch import Headers
 
@@ -209,7 +210,7 @@ class Send:
     watermark: int | None = None
 
 
-class Frame:
+class Frame(hot.HotFrame):
     """One agent instance in one task: set as `CURRENT` while its code runs.
 
     `row` is the row in hand, found in `work`. `parts` are the table parts the agent may touch, by table number; while it
@@ -225,9 +226,7 @@ class Frame:
         "is_open",
         "is_retired",
         "message_bytes_max",
-        "parts",
         "promoted",
-        "row",
         "rows",
         "sends",
         "touch",
@@ -252,7 +251,7 @@ class Frame:
         self.row = -1
         self.work: Work | None = None
         # Table parts; not typed here, because stream/ and table/ don't know each other.
-        self.parts: dict[int, Any] = {}
+        self.parts = {}
         self.sends: list[Send] = []
         self.is_open = True
         self.is_retired = False
@@ -318,5 +317,5 @@ class Frame:
         self.sends.append(send)
 
 
-CURRENT: ContextVar[Frame | None] = ContextVar("headwater_frame", default=None)
+CURRENT: ContextVar[Frame | None] = hot.CURRENT
 """The frame of the agent whose code is running, or None outside agents."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
+from headwater.core.hot import NUMBER_MAX, HotPart
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import split_window_key
@@ -45,9 +46,6 @@ _SAMPLES: tuple[Any, ...] = (1, 1.5, 1.0, "a", b"a", True, None)
 """One value or more of each type that can't be changed in place."""
 
 _NUMBERS = frozenset({int, float, bool})
-
-NUMBER_MAX = 1e300
-"""Numbers between minus this and this can be encoded without a second look: not NaN, not infinite, not endless."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -119,7 +117,7 @@ class FrameLike(Protocol):
         ...
 
 
-class TablePart:
+class TablePart(HotPart):
     """The rows of one table whose home is one partition."""
 
     __slots__ = (
@@ -134,22 +132,17 @@ class TablePart:
         "deferred",
         "encode",
         "exact",
-        "hot",
         "keeper",
-        "keys",
         "kind",
         "local",
         "name",
         "named",
         "number",
-        "number_kind",
         "partition",
         "partitions",
         "raw",
-        "rows",
         "shared",
         "store",
-        "values",
         "windowed",
     )
 
@@ -184,8 +177,8 @@ class TablePart:
         # Numbers that the codec writes as JSON and gives back unchanged may be encoded later: nothing can change them.
         plain = all(codec.encode(n) == _encode_json(n) for n in _SAMPLES if type(n) in self.exact & _NUMBERS)
         self.deferred = self.exact & _NUMBERS if plain else frozenset[type]()
-        # The type of the numbers that were set last: `Table.__setitem__` takes the short way with those.
-        self.number_kind: type | None = None
+        # The type of the numbers that were set last: `table[key] = …` takes the short way with those.
+        self.number_kind = None
         self.default = default
         self.keeper: Any = None
         """The operator that closes the windows of a table which agents write, where there is one."""
@@ -194,15 +187,15 @@ class TablePart:
         # Keys that hold a window are hardly ever text, so they stay the bytes they are.
         self.kind = bytes if windowed else str
         self.named: Callable[[Any], Any] = encode_key if windowed else canonical
-        self.hot: dict[Any, Any] = {}
+        self.hot = {}
         self.raw: dict[Any, bytes | None] = {}
         self.admitted: set[Any] = set()
         self._cache_bytes = 0
         # Changes that may still be rolled back, as columns: key, value (a number yet to be encoded, encoded bytes, None
         # for deleted), row.
-        self.keys: list[Any] = []
-        self.values: list[Any] = []
-        self.rows: list[int] = []
+        self.keys = []
+        self.values = []
+        self.rows = []
         self._mixed = False
         self._last_only = last_only
         self._sealed = Sealed()
@@ -250,7 +243,7 @@ class TablePart:
     def put(self, key: Any, value: Any, frame: FrameLike) -> None:
         """Set a row. Raises HomePartitionError where the key's home is another partition.
 
-        `app.table.Table.__setitem__` holds the usual case of this, written out: a change here is a change there.
+        `core.hot.HotTable` holds the usual case of this, written out: a change here is a change there.
         """
         name = key if type(key) is self.kind else self.named(key)
         number = type(value)

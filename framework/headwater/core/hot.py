@@ -1,0 +1,50 @@
+"""What is done for every record and every row, compiled where it can be: the agent's next value, and its tables' rows.
+
+An agent's loop costs what Python makes of three steps: asking for the next value, reading a row, setting a row. Written in
+Python they take four times a plain loop over a list with a dictionary; in C (`_hot.c`) about as much as that loop. Where the
+extension is not there (no compiler when Headwater was installed, another interpreter) the same classes are taken from
+`hot_python`; results are the same, and the tests run on both. `HEADWATER_COMPILED=0` asks for Python.
+
+- `CURRENT`: the frame of the agent whose code runs, or None.
+- `HotFrame(row, parts)`: the row in hand, and table parts by table number.
+- `HotPart(hot, keys, values, rows, number_kind)`: decoded values by key, and the open changes as three columns. `number_kind`
+  is the type whose values may be noted as they are; None sends every change the long way.
+- `HotTable(number)`: `table[key]` gives what the part in hand holds in `hot`, else calls `_read(key)`. `table[key] = value`
+  notes a change of a key in `hot` to a number of `number_kind` between minus and plus `NUMBER_MAX`, else calls
+  `_write(key, value)`; `del table[key]` calls `_delete(key)`.
+- `Entries(frame, more)`: an asynchronous iterator over what `load(rows, values)` gave it. Each value handed out makes its row
+  the frame's. When nothing is left it awaits `more()`, which loads what follows and returns `take()` of it. `clear()` drops
+  what is left. Several loops over one go on where the other was left.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+COMPILED = "HEADWATER_COMPILED"
+
+NUMBER_MAX: Final = 1e300
+"""Numbers between minus this and this can be encoded without a second look: not NaN, not infinite, not endless."""
+
+is_compiled = False
+"""Whether the classes here are those in C."""
+
+if os.environ.get(COMPILED, "1") != "0":
+    try:
+        from headwater.core._hot import CURRENT, Entries, HotFrame, HotPart, HotTable
+
+        is_compiled = True
+    except ImportError:
+        # Not built here: an installation without a compiler, or a checkout that was never installed.
+        is_compiled = False
+if not is_compiled:
+    from headwater.core.hot_python import (  # type: ignore[assignment]
+        CURRENT,
+        Entries,
+        HotFrame,
+        HotPart,
+        HotTable,
+    )
+
+__all__ = ["COMPILED", "CURRENT", "NUMBER_MAX", "Entries", "HotFrame", "HotPart", "HotTable", "is_compiled"]

@@ -1,0 +1,108 @@
+"""The classes of `hot` in Python: what runs where the extension is not there, and what it is measured by in tests."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+CURRENT: ContextVar[Any] = ContextVar("headwater_frame", default=None)
+
+_frame_in_hand = CURRENT.get
+
+
+class HotFrame:
+    """See `hot`."""
+
+    __slots__ = ("parts", "row")
+
+    parts: dict[int, Any]
+    row: int
+
+
+class HotPart:
+    """See `hot`."""
+
+    __slots__ = ("hot", "keys", "number_kind", "rows", "values")
+
+    hot: dict[Any, Any]
+    keys: list[Any]
+    values: list[Any]
+    rows: list[int]
+    number_kind: type | None
+
+
+class HotTable:
+    """See `hot`."""
+
+    number: int
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return _frame_in_hand().parts[self.number].hot[key]
+        except (AttributeError, KeyError, TypeError):
+            # Outside agents, not cached, or a key that can't be a dictionary's: the long way says which.
+            return self._read(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        frame = _frame_in_hand()
+        try:
+            part = frame.parts[self.number]
+            hot = part.hot
+            # 1e300 is NUMBER_MAX, written out: a look-up less.
+            if type(value) is part.number_kind and key in hot and -1e300 < value < 1e300:
+                part.keys.append(key)
+                part.values.append(value)
+                part.rows.append(frame.row)
+                hot[key] = value
+                return
+        except (AttributeError, KeyError, TypeError):
+            # Outside agents, out of reach, or a key that can't be a dictionary's.
+            pass
+        self._write(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._delete(key)
+
+    def _read(self, key: Any) -> Any:
+        raise NotImplementedError
+
+    def _write(self, key: Any, value: Any) -> None:
+        raise NotImplementedError
+
+    def _delete(self, key: Any) -> None:
+        raise NotImplementedError
+
+
+class Entries:
+    """See `hot`."""
+
+    __slots__ = ("_frame", "_more", "_pairs")
+
+    def __init__(self, frame: HotFrame, more: Callable[[], Coroutine[Any, Any, Any]], /) -> None:
+        self._frame = frame
+        self._more = more
+        self._pairs: Iterator[tuple[int, Any]] = iter(())
+
+    def load(self, rows: Sequence[int], values: Sequence[Any], /) -> None:
+        """Take what comes next, in place of what is left."""
+        self._pairs = zip(rows, values, strict=False)
+
+    def clear(self) -> None:
+        """Drop what is left."""
+        self._pairs = iter(())
+
+    def take(self) -> Any:
+        """Hand out one value. Raises IndexError where nothing is left."""
+        for self._frame.row, value in self._pairs:
+            return value
+        raise IndexError("nothing is left to take")
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        frame = self._frame
+        while True:
+            for frame.row, value in self._pairs:
+                yield value
+            yield await self._more()

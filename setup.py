@@ -1,0 +1,9 @@
+"""The one thing that setup.cfg can't say: a C extension that an installation does without where it can't be built."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension("headwater.core._hot", ["framework/headwater/core/_hot.c"], optional=True),
+    ]
+)
