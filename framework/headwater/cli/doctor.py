@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from headwater import __version__
 from headwater.cli.command import command
 from headwater.cli.session import Session, pass_session
+from headwater.core import hot
 from headwater.core.errors import HeadwaterError
-from headwater.core.settings import hide_secrets
+from headwater.core.settings import COMPILED, hide_secrets, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ def doctor(session: Session) -> int:
 
 def _looked_at(session: Session) -> Iterator[Row]:
     yield _versions()
+    yield _compiled()
     yield from _state(session)
     try:
         log = session.log
@@ -76,6 +78,19 @@ def _versions() -> Row:
         "versions",
         "ok",
         ", ".join([f"headwater {__version__}", f"Python {platform.python_version()}", *named]),
+    )
+
+
+def _compiled() -> Row:
+    if hot.is_compiled:
+        return Row("hot path", "ok", "compiled")
+    if read_environment().get(COMPILED) == "0":
+        return Row("hot path", "ok", f"in Python, as {COMPILED}=0 asks")
+    return Row(
+        "hot path",
+        "warning",
+        "in Python: agents take four times as long between records",
+        "install headwater anew where there is a C compiler and Python's header files",
     )
 
 

@@ -19,10 +19,9 @@ extension is not there (no compiler when Headwater was installed, another interp
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
-COMPILED = "HEADWATER_COMPILED"
+from headwater.core.settings import COMPILED, read_environment
 
 NUMBER_MAX: Final = 1e300
 """Numbers between minus this and this can be encoded without a second look: not NaN, not infinite, not endless."""
@@ -30,7 +29,7 @@ NUMBER_MAX: Final = 1e300
 is_compiled = False
 """Whether the classes here are those in C."""
 
-if os.environ.get(COMPILED, "1") != "0":
+if read_environment().get(COMPILED) != "0":
     try:
         from headwater.core._hot import CURRENT, Entries, HotFrame, HotPart, HotTable
 
@@ -47,4 +46,4 @@ if not is_compiled:
         HotTable,
     )
 
-__all__ = ["COMPILED", "CURRENT", "NUMBER_MAX", "Entries", "HotFrame", "HotPart", "HotTable", "is_compiled"]
+__all__ = ["CURRENT", "NUMBER_MAX", "Entries", "HotFrame", "HotPart", "HotTable", "is_compiled"]

@@ -66,14 +66,11 @@ class HotTable:
     def __delitem__(self, key: Any) -> None:
         self._delete(key)
 
-    def _read(self, key: Any) -> Any:
-        raise NotImplementedError
-
-    def _write(self, key: Any, value: Any) -> None:
-        raise NotImplementedError
-
-    def _delete(self, key: Any) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        # The table's own.
+        def _read(self, key: Any) -> Any: ...
+        def _write(self, key: Any, value: Any) -> None: ...
+        def _delete(self, key: Any) -> None: ...
 
 
 class Entries:
@@ -96,9 +93,11 @@ class Entries:
 
     def take(self) -> Any:
         """Hand out one value. Raises IndexError where nothing is left."""
-        for self._frame.row, value in self._pairs:
-            return value
-        raise IndexError("nothing is left to take")
+        pair = next(self._pairs, None)
+        if pair is None:
+            raise IndexError("nothing is left to take")
+        self._frame.row, value = pair
+        return value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         frame = self._frame

@@ -18,6 +18,7 @@ from headwater.core.errors import MisuseError, did_you_mean
 
 PREFIX = "HEADWATER_"
 ARCHIVE_OPTIONS = f"{PREFIX}ARCHIVE_OPTIONS"
+COMPILED = f"{PREFIX}COMPILED"
 KAFKA = f"{PREFIX}KAFKA_"
 KAFKA_CONFIG = f"{KAFKA}CONFIG"
 HIDDEN = "***"
