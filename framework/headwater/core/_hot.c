@@ -616,10 +616,53 @@ static PyTypeObject EntriesType = {
     .tp_methods = entries_methods,
 };
 
+/* Where each key of a list comes last: from the end, the first time it is met. */
+static PyObject *
+last_indices(PyObject *Py_UNUSED(ignored), PyObject *keys)
+{
+    if (!PyList_CheckExact(keys)) {
+        PyErr_SetString(PyExc_TypeError, "keys are a list");
+        return NULL;
+    }
+    PyObject *met = PySet_New(NULL), *found = PyList_New(0);
+    if (met == NULL || found == NULL)
+        goto failed;
+    for (Py_ssize_t at = PyList_GET_SIZE(keys) - 1, count = 0; at >= 0 && at < PyList_GET_SIZE(keys); at--) {
+        if (PySet_Add(met, PyList_GET_ITEM(keys, at)) < 0)
+            goto failed;
+        if (PySet_GET_SIZE(met) == count)
+            continue;
+        count++;
+        PyObject *number = PyLong_FromSsize_t(at);
+        if (number == NULL)
+            goto failed;
+        int done = PyList_Append(found, number);
+        Py_DECREF(number);
+        if (done < 0)
+            goto failed;
+    }
+    Py_DECREF(met);
+    if (PyList_Reverse(found) < 0) {
+        Py_DECREF(found);
+        return NULL;
+    }
+    return found;
+failed:
+    Py_XDECREF(met);
+    Py_XDECREF(found);
+    return NULL;
+}
+
+static PyMethodDef module_methods[] = {
+    {"last_indices", last_indices, METH_O, NULL},
+    {NULL},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "headwater.core._hot",
     .m_size = -1,
+    .m_methods = module_methods,
 };
 
 PyMODINIT_FUNC

@@ -15,6 +15,7 @@ extension is not there (no compiler when Headwater was installed, another interp
 - `Entries(frame, more)`: an asynchronous iterator over what `load(rows, values)` gave it. Each value handed out makes its row
   the frame's. When nothing is left it awaits `more()`, which loads what follows and returns `take()` of it. `clear()` drops
   what is left. Several loops over one go on where the other was left.
+- `last_indices(keys)`: where each key of a list comes last, rising.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ is_compiled = False
 
 if read_environment().get(COMPILED) != "0":
     try:
-        from headwater.core._hot import CURRENT, Entries, HotFrame, HotPart, HotTable
+        from headwater.core._hot import CURRENT, Entries, HotFrame, HotPart, HotTable, last_indices
 
         is_compiled = True
     except ImportError:
@@ -44,6 +45,16 @@ if not is_compiled:
         HotFrame,
         HotPart,
         HotTable,
+        last_indices,
     )
 
-__all__ = ["CURRENT", "NUMBER_MAX", "Entries", "HotFrame", "HotPart", "HotTable", "is_compiled"]
+__all__ = [
+    "CURRENT",
+    "NUMBER_MAX",
+    "Entries",
+    "HotFrame",
+    "HotPart",
+    "HotTable",
+    "is_compiled",
+    "last_indices",
+]

@@ -105,3 +105,8 @@ class Entries:
             for frame.row, value in self._pairs:
                 yield value
             yield await self._more()
+
+
+def last_indices(keys: list[Any], /) -> list[int]:
+    """See `hot`."""
+    return sorted(dict(zip(keys, range(len(keys)), strict=True)).values())

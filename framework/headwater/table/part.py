@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
-from headwater.core.hot import NUMBER_MAX, HotPart
+from headwater.core.hot import NUMBER_MAX, HotPart, last_indices
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import split_window_key
@@ -331,9 +331,8 @@ class TablePart(HotPart):
             return
         count = len(keys)
         if self._last_only:
-            last = dict(zip(keys, range(count), strict=True))
-            if 2 * len(last) < count:
-                kept = sorted(last.values())
+            kept = last_indices(keys)
+            if 2 * len(kept) < count:
                 keys, values, rows = (
                     [keys[at] for at in kept], [values[at] for at in kept], [rows[at] for at in kept],
                 )  # fmt: skip

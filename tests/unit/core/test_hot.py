@@ -383,3 +383,16 @@ def test_wrong_arguments_are_refused() -> None:
         _ = frame.parts
     with pytest.raises(TypeError):
         frame.row = "1"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "keys", [[], ["a"], ["a", b"a", "a", "b"], list("abcab") * 50, [str(at % 7) for at in range(1000)]]
+)
+def test_where_each_key_comes_last(made: Any, keys: list[Any]) -> None:
+    expected = [at for at, key in enumerate(keys) if key not in keys[at + 1 :]]
+    assert made.last_indices(keys) == expected
+
+
+def test_keys_that_no_set_takes_are_refused(made: Any) -> None:
+    with pytest.raises(TypeError):
+        made.last_indices([["a"]])
