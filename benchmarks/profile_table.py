@@ -113,7 +113,7 @@ class MiniTask:
         return group
 
     def take(self, piece: Piece, values: Any) -> Work:
-        """Give records rows, as Task._take does where a task has one source topic."""
+        """Give records rows, as Intake.take does where a task has one source topic."""
         rows, first, count = self.rows, len(self.rows), len(values)
         rows.task_times.extend(piece.times)
         rows.timestamps.extend(piece.timestamps)

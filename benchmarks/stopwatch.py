@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STAGES = {
-    "headwater.engine.task:Task": ("next_group", "_take", "collect", "committed"),
+    "headwater.engine.task:Task": ("next_group", "collect", "committed"),
+    "headwater.engine.intake:Intake": ("take",),
     "headwater.engine.runner:Runner": ("run",),
     "headwater.log.embedded.log:EmbeddedLog": ("read", "commit"),
 }

@@ -296,18 +296,18 @@ class Assembly:
                         frame,
                         self._start(reader),
                         task.dead_letter,
-                        task.decoded_anew,
+                        task.intake.decoded_anew,
                     )
                 )
-                task.reads[reader.name] = {
+                task.dispatch.reads[reader.name] = {
                     number
                     for topic, number in numbers.items()
                     if topic in reader.topics or topic in map(plan.shadow_of, reader.topics)
                 }
-            task.lock_steps.append(runners)
+            task.dispatch.lock_steps.append(runners)
         for name, tables in task.sub.timers.items():
             timer = self._timer(task, name, tables)
-            task.timers.append(timer)
+            task.dispatch.timers.append(timer)
             task.watchers.append(timer)
 
     def _timer(self, task: Task, name: str, tables: tuple[str, ...]) -> TimerRunner:
@@ -368,7 +368,7 @@ class Assembly:
             )
             if here:
                 routes[an_input.number] = here
-        task.reads[reader.name] = set(routes)
+        task.dispatch.reads[reader.name] = set(routes)
         return OperatorRunner(
             OperatorAgent(spec.name, dead_letters=app.options.dead_letters), frame, context, spec.make, routes,
             states=list(states.values()), tables=list(tables.values()), dead=task.dead_letter,

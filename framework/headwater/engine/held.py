@@ -1,4 +1,6 @@
-"""Where a task's agents stand when an epoch is collected: positions, read offsets and clocks, with what `take` holds back."""
+"""Where a task's agents stand when an epoch is collected: positions, read offsets, clocks, and what a restart must know of
+records that `take` holds back.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from headwater.merge.channel import END_OF_TIME, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from headwater.engine.inputs import Input
     from headwater.merge.channel import Channel
-    from headwater.stream.frame import Work
+    from headwater.stream.frame import Rows, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,44 @@ class Held:
                 is_source = self.channels[at].watermark is not None
                 found[at] = _clock_of(self.channels[at], own) if is_source else NEVER
         return found
+
+    def marks(self, rows: Rows, *, is_kept: bool) -> dict[str, Any]:
+        """Return what a restart must know of channels that have ended, and of records that come again.
+
+        `rows` are the open epoch's; `is_kept`: watermarks are.
+        """
+        marks: dict[str, Any] = {}
+        # Not while anything of a channel is to be read again: a channel that is restored as ended is read no further.
+        # The mark that ends it follows what waits, so it is read again as well.
+        held = {
+            channel
+            for work in self._all()
+            for channel in ([work.channels] if isinstance(work.channels, int) else work.channels)
+        }
+        ended = {
+            c.name: True
+            for at, c in enumerate(self.channels)
+            if c.done and c.sender is not None and not c.size and at not in held
+        }
+        if ended:
+            marks["ended"] = ended
+        cuts = {work.rows[0]: work.cut for work in self._all() if work.cut is not None}
+        if cuts and len(self.channels) > 1:
+            marks["held"] = [cuts[row] for row in sorted(cuts)]
+        times = [
+            (
+                self.channels[work.channel_at(at)].name,
+                work.places[at],
+                rows.task_times[row],
+                rows.task_watermarks[row] if is_kept else NEVER,
+            )
+            for work in self._all()
+            for at, row in enumerate(work.rows)
+            if is_kept or rows.task_times[row] != work.times[at]
+        ]
+        if times:
+            marks["times"] = times
+        return marks
 
     def _all(self) -> list[Work]:
         return [work for works in self.works.values() for work in works]

@@ -32,7 +32,11 @@ class Paced(Protocol):
     """What is asked of a task."""
 
     number: int
-    task_time: int
+
+    @property
+    def task_time(self) -> int:
+        """The greatest effective time that it took."""
+        ...
 
     @property
     def inputs(self) -> Sequence[Input]:

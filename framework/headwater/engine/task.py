@@ -1,8 +1,8 @@
 """A task: one partition number of a sub-topology; its inputs, merge, table parts and agents, and what an epoch of it commits.
 
 Protocol of an epoch
-1. `step` takes a group, decodes it, and hands each record to the agents that read it, in order of declaration; agents
-   that share a table go in lock step, others take whole groups.
+1. `step` takes a group (`intake`: rows, causes, decoded values), and hands each record to the agents that read it
+   (`dispatch`).
 2. `collect` gives the epoch's appends and state; nothing has left the task before.
 3. After the log has committed, `committed` moves the tables' stores and begins the next epoch.
 Invariant: what `collect` gives reflects exactly the records before the state's positions (I2).
@@ -11,23 +11,22 @@ Invariant: what `collect` gives reflects exactly the records before the state's 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import KeyRefusedError, ValueRefusedError
 from headwater.engine import outbox
+from headwater.engine.dispatch import Dispatch
 from headwater.engine.held import Held
+from headwater.engine.intake import Intake
 from headwater.engine.operator import OperatorRunner
 from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter, Runner
 from headwater.engine.task_time import TaskTime, moves_watermarks
-from headwater.engine.timer import TimerRunner, next_due
+from headwater.engine.timer import TimerRunner
 from headwater.merge.channel import END_OF_TIME, NEVER, Channel
 from headwater.merge.merge import Group, Merge
-from headwater.stream.frame import Rows, Work
+from headwater.stream.frame import Rows
 from headwater.table.captured import CapturedPart
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from headwater.engine.plan import RunPlan
     from headwater.engine.topology import SubTopology
     from headwater.engine.watcher import Watcher
-    from headwater.merge.channel import Piece
     from headwater.table.part import TablePart
     from headwater.table.state import StatePart
 
@@ -78,22 +76,18 @@ class Task:
         self.history: dict[str, Any] = {}
         self.changes_of: dict[str, tuple[str, Callable[[bytes], Any]]] = {}
         """By table whose changes are read: the topic they go to, and how its keys are shown."""
-        self.lock_steps: list[list[Runner | OperatorRunner]] = []
+        self.dispatch = Dispatch(plan)
+        self.intake = Intake(plan, partition)
         self.watchers: list[Watcher] = []
-        self.timers: list[TimerRunner] = []
         self.pace: Pace | None = None
         self.is_held = False
         """Whether the task waits for others that are behind, in a replay."""
-        self.reads: dict[str, set[int]] = {}
         self.merge = Merge([])
         self.time = TaskTime([], is_kept=False)
-        self.rows = Rows()
-        self.task_time = NEVER
         self.epoch = 0
         self.groups: list[dict[str, int]] = []
         self.dead: list[tuple[DeadLetter, dict[str, Any]]] = []
         self.emitted: dict[str, int] = {}
-        self.resume: dict[str, dict[int, int]] = {}
         self.cuts: Iterator[dict[str, int]] | None = None
         self._next_cut: dict[str, int] | None = None
         self.end_recorded = False
@@ -103,12 +97,6 @@ class Task:
         self.flush_due = False
         self.lock = asyncio.Lock()
         self.seen: dict[str, int] = {}
-        self._topic_numbers: list[int] = []
-        self._places: list[tuple[str, int]] = []
-        self._single: tuple[int, int] | None = None
-        # Of what comes again after a restart: up to where, by input, and the task times that other inputs had moved on.
-        self._again: dict[int, int] = {}
-        self._again_times: dict[tuple[str, int], tuple[int, int]] = {}
         self._recorded: dict[str, int] | None = None
         self._staged_bytes = 0
         self._group_records_max = self.merge.records_max
@@ -120,8 +108,6 @@ class Task:
         self.merge = Merge([channel for an_input in self.inputs for channel in an_input.channels])
         self._group_records_max = self.merge.records_max
         self.merge.records_max = min(self._group_records_max, GROUP_RECORDS_FIRST)
-        self._places = [an_input.tp for an_input in self.inputs]
-        self._topic_numbers = [self.plan.number_of(an_input.tp.topic) for an_input in self.inputs]
         channels = self.merge.channels
         self.time = TaskTime(
             self.inputs,
@@ -129,9 +115,8 @@ class Task:
             idles=not (self.plan.bounded or self.plan.total_order),
             looped=self.sub.looped,
         )
-        if len(channels) == 1 and channels[0].sender is None and not self.inputs[0].broadcast:
-            self._single = (self._topic_numbers[0], self.partition)
-            self.rows.single = self._single
+        self.intake.begin(self.inputs, channels, state)
+        self.dispatch.begin(len(self.inputs), channels, {} if state is None else state.positions)
         if state is not None:
             self._restore(state)
         for runner in self.runners:
@@ -139,12 +124,10 @@ class Task:
                 runner.begin(self.time.watermark)
 
     def _restore(self, state: TaskState) -> None:
-        channels = self.merge.channels
         self.time.begin(state)
-        for timer in self.timers:
+        for timer in self.dispatch.timers:
             timer.last = state.timers.get(timer.timer.name)
         self.epoch = state.epoch
-        self.task_time = NEVER if state.time is None else state.time
         self.emitted = dict(state.emitted)
         self.seen = dict(state.seen)
         self.end_recorded = bool(state.marks.get("end"))
@@ -152,23 +135,6 @@ class Task:
         self.ends_sent = frozenset(state.marks.get("ends", ()) if self.plan.bounded else ())
         # What was held back comes in the order it came in first: a replay in live order knows no other.
         self.cuts = iter(state.marks.get("held", ()))
-        self._again = {
-            an_input.number: seen
-            for an_input in self.inputs
-            if (seen := state.seen.get(an_input.name, 0)) > an_input.source.position
-        }
-        self._again_times = {
-            (name, place): (time, watermark) for name, place, time, watermark in state.marks.get("times", ())
-        }
-        for reader, places in state.positions.items():
-            # A reader that had finished more than the least of them isn't handed those records again.
-            ahead = {
-                at: places[channel.name]
-                for at, channel in enumerate(channels)
-                if channel.name in places and places[channel.name] > channel.position
-            }
-            if ahead:
-                self.resume[reader] = ahead
 
     @property
     def watermark(self) -> int:
@@ -176,9 +142,19 @@ class Task:
         return self.time.watermark
 
     @property
+    def rows(self) -> Rows:
+        """The rows of the open epoch."""
+        return self.intake.rows
+
+    @property
+    def task_time(self) -> int:
+        """The greatest effective time of all rows so far, ms; NEVER before the first."""
+        return self.intake.task_time
+
+    @property
     def runners(self) -> list[Runner | OperatorRunner | TimerRunner]:
         """All runners, in order of declaration within each set; timers last."""
-        return [*(runner for together in self.lock_steps for runner in together), *self.timers]
+        return self.dispatch.runners
 
     # Groups
 
@@ -335,13 +311,13 @@ class Task:
         before = self.time.watermark
         self.time.settle(group, self._recorded)
         self._recorded = None
-        every, work, bad = self._take(group) if len(group) else self._take_mark()
+        if len(group):
+            every, work, bad = self.intake.take(group, self.time, self.dispatch.resume.get(DECODE, {}))
+        else:
+            every, work, bad = self.intake.take_mark(self.time)
         for letter in bad:
             self.dead_letter(letter)
-        if self.timers:
-            await self._hand_out_timed(every, work)
-        else:
-            await self._hand_out(every, work)
+        await self.dispatch.hand_out(every, work)
         if self.time.watermark > before:
             await self._advance(len(self.rows) - 1, self.time.watermark)
         self.groups.append(group.cut)
@@ -351,80 +327,6 @@ class Task:
         for watcher in self.watchers:
             if watcher.due <= watermark:
                 await watcher.advance(row, watermark)
-
-    async def _hand_out_timed(self, every: Work, work: Work) -> None:
-        """Hand records out with the timers run between them, each behind the very record that made it due."""
-        if not len(every):
-            return
-        start = 0
-        while (due := next_due(self.timers, every)) <= every.task_watermarks[-1]:
-            at = bisect_left(every.task_watermarks, due, start)
-            await self._hand_out_part(every, work, start, at + 1)
-            for timer in self.timers:
-                if timer.due <= every.task_watermarks[at]:
-                    await timer.advance(every.rows[at], every.task_watermarks[at])
-            start = at + 1
-        await self._hand_out_part(every, work, start, len(every))
-
-    async def _hand_out_part(self, every: Work, work: Work, start: int, end: int) -> None:
-        if start >= end:
-            return
-        part = every.slice(start, end)
-        if work is every:
-            await self._hand_out(part, part)
-            return
-        first, last = every.rows[start], every.rows[end - 1] + 1
-        await self._hand_out(part, work.slice(bisect_left(work.rows, first), bisect_left(work.rows, last)))
-
-    async def _hand_out(self, every: Work, work: Work) -> None:
-        if not len(every):
-            return
-        for together in self.lock_steps:
-            if len(together) == 1:
-                runner = together[0]
-                mine = self._share(runner.agent.name, work)
-                if isinstance(runner, OperatorRunner):
-                    runner.run(every, mine)
-                elif len(mine):
-                    await runner.run(mine)
-                continue
-            if await self._kept(together, every, work):
-                continue
-            shares = [(runner, self._share(runner.agent.name, work)) for runner in together]
-            wanted = [
-                ({row: at for at, row in enumerate(share.rows)}, runner, share) for runner, share in shares
-            ]
-            for number, row in enumerate(every.rows):
-                for index, runner, share in wanted:
-                    at = index.get(row)
-                    if isinstance(runner, OperatorRunner):
-                        runner.run_row(every, number, share, at)
-                    elif at is not None:
-                        await runner.run(share.slice(at, at + 1))
-
-    async def _kept(self, together: Sequence[Runner | OperatorRunner], every: Work, work: Work) -> bool:
-        """Hand out work to an agent that works on a table with its keepers alone: in pieces, cut where windows close."""
-        agents = [runner for runner in together if isinstance(runner, Runner)]
-        keepers = [runner for runner in together if isinstance(runner, OperatorRunner)]
-        if len(agents) != 1 or not all(keeper.keeps for keeper in keepers):
-            return False
-        mine = self._share(agents[0].agent.name, work)
-        start = 0
-        for cut in sorted({at for keeper in keepers for at in keeper.cuts(every)}):
-            end = bisect_right(mine.rows, every.rows[cut])
-            if end > start:
-                await agents[0].run(mine.slice(start, end))
-            start = end
-            for keeper in keepers:
-                await keeper.advance(every.rows[cut], every.task_watermarks[cut])
-        if start < len(mine):
-            await agents[0].run(mine.slice(start))
-        for keeper in keepers:
-            # What was opened and is due already: of a window that no crossing foretold.
-            if keeper.due <= every.task_watermarks[-1]:
-                await keeper.advance(every.rows[-1], every.task_watermarks[-1])
-            keeper.context.watermark = every.task_watermarks[-1]
-        return True
 
     async def flush_idle(self) -> bool:
         """Have agents hand out what `take` holds back where they set `within`; tell whether any did.
@@ -440,191 +342,6 @@ class Task:
         if flushed:
             self.groups.append({IDLE + name: 1 for name in self.flushed})
         return flushed
-
-    def _take(self, group: Group) -> tuple[Work, Work, list[DeadLetter]]:
-        """Give the group's records rows, decode them, and set apart those that can't be decoded.
-
-        Return all records, those that could be decoded, and what is said of the others.
-        """
-        piece, rows, first = group.piece, self.rows, len(self.rows)
-        count = len(piece)
-        # Effective times rise along the merge, except where a later group brings older records.
-        times = piece.times
-        if times[0] < self.task_time or not isinstance(group.channels, int):
-            times = list(accumulate(times, max, initial=self.task_time))[1:]
-        self.task_time = times[-1]
-        # What agents are told of records that come again after a restart is what they were told then.
-        watermarks = told = self.time.column(group)
-        if self._again:
-            times, told = self._times_again(piece, group, list(times), list(watermarks))
-        rows.task_times.extend(times)
-        if self.time.is_kept:
-            rows.watermarks.extend(piece.watermarks)
-            rows.task_watermarks.extend(told)
-        rows.timestamps.extend(piece.timestamps)
-        rows.keys.extend(piece.keys)
-        self._causes(piece, group)
-        channels = self.merge.channels
-        if isinstance(group.channels, int):
-            inputs: int | list[int] = channels[group.channels].input
-            values, refused = self._decode(self.inputs[inputs], piece)  # type: ignore[index]
-        else:
-            inputs = [channels[at].input for at in group.channels]
-            values, refused = self._decode_mixed(inputs, piece)
-        work = Work(
-            range(first, first + count), values, piece.keys, piece.values, piece.timestamps, piece.offsets,
-            piece.headers, inputs, self._places, group.channels, piece.places, piece.times, group.cut,
-            piece.watermarks, watermarks,
-        )  # fmt: skip
-        if not refused:
-            return work, work, []
-        seen = self.resume.get(DECODE, {})
-        letters = []
-        for at, error in refused.items():
-            single = work.slice(at, at + 1)
-            if single.places[0] >= seen.get(single.channel_at(0), 0) and self.plan.is_ours(
-                single.headers_at(0)
-            ):
-                letters.append(DeadLetter(single, DECODE, error, 1))
-        return work, work.pick([at for at in range(count) if at not in refused]), letters
-
-    def _take_mark(self) -> tuple[Work, Work, list[DeadLetter]]:
-        """Give a mark that moved the watermark a row, as the cause of what that brings about; there is nothing to hand out."""
-        rows, row = self.rows, len(self.rows)
-        channel = self.merge.channels[self.time.moved]
-        an_input = self.inputs[channel.input]
-        offset = max(0, an_input.source.position - 1) if channel.tail_at is None else channel.tail_at
-        rows.task_times.extend([self.task_time])
-        rows.timestamps.extend([self.task_time])
-        rows.keys.extend([None])
-        rows.cause_offsets.extend([offset])
-        if rows.single is None:
-            rows.cause_topics.extend([self._topic_numbers[channel.input]])
-            rows.cause_partitions.extend([an_input.tp.partition])
-            rows.cause_emits.extend([0])
-        if self.time.is_kept:
-            rows.watermarks.extend([NEVER])
-            rows.task_watermarks.extend([self.time.watermark])
-        nothing = Work(range(row, row), (), (), (), (), (), None, 0, self._places)
-        return nothing, nothing, []
-
-    def _times_again(
-        self, piece: Piece, group: Group, times: list[int], watermarks: list[int]
-    ) -> tuple[list[int], list[int]]:
-        """Give records that were in hand before a restart the task times and watermarks they had then."""
-        again = False
-        for index, offset in enumerate(piece.offsets):
-            at = group.channels if isinstance(group.channels, int) else group.channels[index]
-            channel = self.merge.channels[at]
-            if offset < self._again.get(channel.input, 0):
-                again = True
-                then = self._again_times.get((channel.name, piece.places[index]))
-                times[index] = piece.times[index] if then is None else then[0]
-                if then is not None and watermarks:
-                    watermarks[index] = then[1]
-        if not again and all(i.read_position() >= self._again.get(i.number, 0) for i in self.inputs):
-            self._again, self._again_times = {}, {}
-        return times, watermarks
-
-    def _causes(self, piece: Piece, group: Group) -> None:
-        rows, count = self.rows, len(piece)
-        if rows.single is not None:
-            rows.cause_offsets.extend(piece.offsets)
-            return
-        if piece.causes is not None:
-            topics, partitions = piece.causes[0], piece.causes[1]
-            if not isinstance(group.channels, int):
-                numbers = [self.merge.channels[at].input for at in group.channels]
-                topics = [
-                    self._topic_numbers[numbers[i]] if topic < 0 else topic for i, topic in enumerate(topics)
-                ]
-                partitions = [
-                    self.inputs[numbers[i]].tp.partition if p < 0 else p for i, p in enumerate(partitions)
-                ]
-            rows.cause_topics.extend(topics)
-            rows.cause_partitions.extend(partitions)
-            rows.cause_offsets.extend(piece.causes[2])
-            rows.cause_emits.extend(piece.causes[3])
-            return
-        if isinstance(group.channels, int):
-            number = self.merge.channels[group.channels].input
-            rows.cause_topics.extend([self._topic_numbers[number]] * count)
-            rows.cause_partitions.extend([self.inputs[number].tp.partition] * count)
-        else:
-            numbers = [self.merge.channels[at].input for at in group.channels]
-            rows.cause_topics.extend([self._topic_numbers[number] for number in numbers])
-            rows.cause_partitions.extend([self.inputs[number].tp.partition for number in numbers])
-        rows.cause_offsets.extend(piece.offsets)
-        rows.cause_emits.extend([0] * count)
-
-    def _decode(self, an_input: Input, piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
-        try:
-            decoded = piece.decoded
-            if decoded is None:
-                decoded = an_input.codec.decode_all(piece.values)
-            if an_input.check_key is not None:
-                for key in piece.keys:
-                    an_input.check_key(key)
-        except (ValueRefusedError, KeyRefusedError):
-            return self._decode_singly(
-                [(an_input, key, value) for key, value in zip(piece.keys, piece.values, strict=True)]
-            )
-        return decoded, {}
-
-    def decoded_anew(self, work: Work) -> Work:
-        """Return records with their values decoded again: an agent that failed may have changed the ones it had."""
-        fresh = work.slice(0)
-        fresh.values = [
-            None if data is None else self.inputs[work.input_at(at)].codec.decode(data)
-            for at, data in enumerate(work.raw_values)
-        ]
-        return fresh
-
-    def _decode_mixed(self, inputs: list[int], piece: Piece) -> tuple[Sequence[Any], dict[int, Exception]]:
-        return self._decode_singly(
-            [
-                (self.inputs[at], key, value)
-                for at, key, value in zip(inputs, piece.keys, piece.values, strict=True)
-            ]
-        )
-
-    def _decode_singly(
-        self, records: Sequence[tuple[Input, bytes | None, bytes | None]]
-    ) -> tuple[list[Any], dict[int, Exception]]:
-        decoded: list[Any] = []
-        refused: dict[int, Exception] = {}
-        for at, (an_input, key, value) in enumerate(records):
-            try:
-                decoded.append(None if value is None else an_input.codec.decode(value))
-                if an_input.check_key is not None:
-                    an_input.check_key(key)
-            except (ValueRefusedError, KeyRefusedError) as error:
-                if len(decoded) == at:
-                    decoded.append(None)
-                refused[at] = error
-        return decoded, refused
-
-    def _share(self, reader: str, work: Work) -> Work:
-        """Return the part of the work that a reader reads and hasn't finished before."""
-        wanted = self.reads[reader]
-        resume = self.resume.get(reader)
-        all_inputs = len(wanted) == len(self.inputs)
-        if all_inputs and resume is None and work.headers is None:
-            return work
-        keep = []
-        for at in range(len(work)):
-            if not all_inputs and work.input_at(at) not in wanted:
-                continue
-            if resume is not None and work.places[at] < resume.get(work.channel_at(at), 0):
-                continue
-            if not self.plan.is_addressed_to(work.headers_at(at), reader):
-                continue
-            keep.append(at)
-        if resume is not None and all(
-            self.merge.channels[at].position >= place for at, place in resume.items()
-        ):
-            del self.resume[reader]
-        return work if len(keep) == len(work) else work.pick(keep)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Stage a dead letter; it is told by its original record, not by a repartition topic's."""
@@ -707,11 +424,12 @@ class Task:
         held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})
         state = TaskState(
             self.number, self.sub.number, self.partition, self.epoch + 1,
-            held.positions(self.reads, self.resume), held.reads(), self.groups,
-            None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted, self._state_marks(ending),
+            held.positions(self.dispatch.reads, self.dispatch.resume), held.reads(), self.groups,
+            None if self.task_time == NEVER else self.task_time, held.clocks(), {}, emitted,
+            {**held.marks(self.rows, is_kept=self.time.is_kept), **self._marks(ending, ends)},
             self._seen(), None if self.time.watermark == NEVER else self.time.watermark,
             self.time.states(held.watermark_clocks(), held.reads()),
-            {t.timer.name: t.last for t in self.timers if t.last is not None},
+            {t.timer.name: t.last for t in self.dispatch.timers if t.last is not None},
         )  # fmt: skip
         return appends, self._changelogs, state
 
@@ -734,7 +452,7 @@ class Task:
         self.groups, self.dead, self.flushed = [], [], []
         self._staged_bytes = 0
         held = [(runner, runner.feed.held) for runner in self.runners if runner.feed.held]
-        old, self.rows = self.rows, Rows(self._single)
+        old = self.intake.begin_epoch()
         for runner in self.runners:
             runner.frame.sends.clear()
             runner.frame.rows = self.rows
@@ -742,15 +460,7 @@ class Task:
             # Rows are numbered anew: what was drawn for the last epoch's row of a number isn't for this one's.
             runner.frame.begin_again()
         for runner, works in held:
-            runner.feed.held = [self._renumber(work, old) for work in works]
-
-    def _renumber(self, work: Work, old: Rows) -> Work:
-        """Give records that `take` holds back rows in the new epoch."""
-        first = len(self.rows)
-        old.copy_to(self.rows, work.rows)
-        fresh = work.slice(0)
-        fresh.rows = range(first, first + len(work))
-        return fresh
+            runner.feed.held = [self.intake.renumber(work, old) for work in works]
 
     def take_sends(self) -> list[Append]:
         """Return staged sends and forget them: at least once, outputs don't wait for the epoch. Repartition sends do."""
@@ -780,48 +490,15 @@ class Task:
         """Return how far each input has been dispatched, whatever agents hold back."""
         return {i.name: i.read_position() for i in self.inputs}
 
-    def _state_marks(self, ending: bool) -> dict[str, Any]:
+    def _marks(self, ending: bool, ends: frozenset[str]) -> dict[str, Any]:
+        """Return what the epoch says of the task itself."""
         marks: dict[str, Any] = {}
-        # Not while anything of a channel is to be read again: a channel that is restored as ended is read no further.
-        # The mark that ends it follows what waits, so it is read again as well.
-        held = {
-            channel
-            for runner in self.runners
-            for work in runner.feed.held
-            for channel in ([work.channels] if isinstance(work.channels, int) else work.channels)
-        }
-        ended = {
-            c.name: True
-            for at, c in enumerate(self.merge.channels)
-            if c.done and c.sender is not None and not c.size and at not in held
-        }
-        if ended:
-            marks["ended"] = ended
         if self.flushed:
             marks["idle"] = list(self.flushed)
         if ending:
             marks["end"] = True
-        ends = self._ending()
         if ends:
             marks["ends"] = sorted(ends)
-        cuts = {w.rows[0]: w.cut for runner in self.runners for w in runner.feed.held if w.cut is not None}
-        if cuts and len(self.merge.channels) > 1:
-            marks["held"] = [cuts[row] for row in sorted(cuts)]
-        is_kept = self.time.is_kept
-        times = [
-            (
-                self.merge.channels[work.channel_at(at)].name,
-                work.places[at],
-                self.rows.task_times[row],
-                self.rows.task_watermarks[row] if is_kept else NEVER,
-            )
-            for runner in self.runners
-            for work in runner.feed.held
-            for at, row in enumerate(work.rows)
-            if is_kept or self.rows.task_times[row] != work.times[at]
-        ]
-        if times:
-            marks["times"] = times
         return marks
 
 
