@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FRAMEWORK = ROOT / "framework" / "headwater"
 CODE = (ROOT / "framework", ROOT / "apps", ROOT / "tests", ROOT / "benchmarks")
-TEXT_SUFFIXES = {".py", ".md", ".cfg", ".toml", ".sql", ".sh", ""}
+TEXT_SUFFIXES = {".py", ".pyi", ".c", ".md", ".cfg", ".toml", ".sql", ".sh", ""}
 
 
 def python_files(*folders: Path) -> list[Path]:
@@ -26,8 +26,8 @@ def text_files() -> Iterator[Path]:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is text that people wrote, and not the licence."""
-    return path.suffix in TEXT_SUFFIXES and not is_made(path) and path.name != "LICENSE"
+    """Whether a file is text that people wrote, and not the licence (nor what a worktree has in place of a folder)."""
+    return path.suffix in TEXT_SUFFIXES and not is_made(path) and path.name not in ("LICENSE", ".git")
 
 
 def is_made(path: Path) -> bool:
