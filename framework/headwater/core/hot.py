@@ -20,8 +20,9 @@ extension is not there (no compiler when Headwater was installed, another interp
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from headwater.core import hot_python
 from headwater.core.settings import COMPILED, read_environment
 
 NUMBER_MAX: Final = 1e300
@@ -30,23 +31,21 @@ NUMBER_MAX: Final = 1e300
 is_compiled = False
 """Whether the classes here are those in C."""
 
-if read_environment().get(COMPILED) != "0":
-    try:
-        from headwater.core._hot import CURRENT, Entries, HotFrame, HotPart, HotTable, last_indices
+if TYPE_CHECKING:
+    from headwater.core.hot_python import CURRENT, Entries, HotFrame, HotPart, HotTable, last_indices
+else:
+    chosen = hot_python
+    if read_environment().get(COMPILED) != "0":
+        try:
+            from headwater.core import _hot as chosen
 
-        is_compiled = True
-    except ImportError:
-        # Not built here: an installation without a compiler, or a checkout that was never installed.
-        is_compiled = False
-if not is_compiled:
-    from headwater.core.hot_python import (  # type: ignore[assignment]
-        CURRENT,
-        Entries,
-        HotFrame,
-        HotPart,
-        HotTable,
-        last_indices,
-    )
+            is_compiled = True
+        except ImportError:
+            # Not built here: an installation without a compiler, or a checkout that was never installed.
+            is_compiled = False
+    CURRENT, Entries = chosen.CURRENT, chosen.Entries
+    HotFrame, HotPart, HotTable = chosen.HotFrame, chosen.HotPart, chosen.HotTable
+    last_indices = chosen.last_indices
 
 __all__ = [
     "CURRENT",
