@@ -22,6 +22,17 @@ settings.register_profile("explore", deadline=None, max_examples=1_000, print_bl
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
+BROKER_TIMEOUT_S = 400
+"""The first test on a broker waits until Maven has fetched its jars, and until it is up."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests on brokers that time."""
+    for item in items:
+        if item.get_closest_marker("broker") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(BROKER_TIMEOUT_S))
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the bootstrap servers of a Kafka broker that this run shares."""

@@ -85,9 +85,13 @@ def test_records_come_back_byte_for_byte(log: Log) -> None:
     times, keys, values, headers = zip(*records, strict=True)
     bases = log.append([Append("t", 1, times, keys, values, headers)])
     assert bases == {TopicPartition("t", 1): 0}
-    found = log.read("t", 1, 0)
-    assert rows(found) == [(at, *record) for at, record in enumerate(records)]
-    assert found.nbytes > 1 << 20
+    # A log may give what it has at hand: Kafka's clients get long records one by one.
+    found, at, nbytes = [], 0, 0
+    while (batch := log.read("t", 1, at)).next > at:
+        found += rows(batch)
+        at, nbytes = batch.next, nbytes + batch.nbytes
+    assert found == [(at, *record) for at, record in enumerate(records)]
+    assert nbytes > 1 << 20
     assert log.read("t", 0, 0).next == 0
 
 

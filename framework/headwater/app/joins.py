@@ -152,7 +152,7 @@ def _with_table(where: str, left: StreamLike, table: Table, how: str, options: d
             OperatorSpec(
                 name,
                 (left.plan, table.broadcast),
-                lambda: GlobalLookup(name, select, kept, left_alone=alone, key=key),
+                lambda: GlobalLookup(table.name, select, kept, left_alone=alone, key=key),
                 states=(SIDES,),
             ),
         )
@@ -184,7 +184,7 @@ def _with_table(where: str, left: StreamLike, table: Table, how: str, options: d
         OperatorSpec(
             name,
             (left.plan,),
-            lambda: Lookup(name, table.name, select, left_alone=alone),
+            lambda: Lookup(table.name, select, left_alone=alone),
             tables=(table.name,),
         ),
     )

@@ -21,70 +21,61 @@ LEFT, RIGHT = b"L", b"R"
 
 
 class Lookup(Operator):
-    """Joins each record of a stream with one row of a table: under the record's key, or the key that a function gives.
+    """Joins each record of a stream, inlet 0, with one row of a table, as that stands in merged order.
 
-    The row is the one that stands in merged order. The result has the record's key and event time, and is as late.
+    The result has the record's key and event time, and is as late.
     """
 
     def __init__(
         self,
-        name: str,
         table: str,
         select: Callable[[Any, Any], Any],
         *,
         left_alone: bool,
         key: Callable[[Any], Any] | None = None,
-        revive: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Take the declaration. `revive` makes of what the table's codec gives what `select` is handed."""
-        self._name = name
-        self._table_name = table
+        """Take the declaration. `key`: which row is meant; None: the record's own key."""
+        self._name = table
         self._select = select
         self._alone = left_alone
         self._key = key
-        self._revive = revive
 
     def open(self, context: Context) -> None:
         """Take the table's rows."""
         self._context = context
-        self._table: TableRows = context.table(self._table_name)
+        self._table: TableRows = context.table(self._name)
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Look the row up."""
         if value is None:
             return
         place = key if self._key is None else encode_key(self._key(value))
-        row = None if place is None else self._table.get(place)
-        if row is None:
-            if self._alone:
-                self._context.emit(key, self._select(value, None), timestamp, watermark)
-            return
-        if self._revive is not None:
-            row = self._revive(row)
-        self._context.emit(key, self._select(value, row), timestamp, watermark)
+        row = None if place is None else self._row(place)
+        if row is not None or self._alone:
+            self._context.emit(key, self._select(value, row), timestamp, watermark)
+
+    def _row(self, place: bytes) -> Any:
+        return self._table.get(place)
 
 
-class GlobalLookup(Operator):
-    """Joins each record of a stream, inlet 0, with one row of a table that every task has whole: inlet 1 upserts it.
+class GlobalLookup(Lookup):
+    """A Lookup in a table that every task has whole: inlet 1 upserts it.
 
     State `sides`: the table's rows by key.
     """
 
     def __init__(
         self,
-        name: str,
+        table: str,
         select: Callable[[Any, Any], Any],
         kept: Kept,
         *,
         left_alone: bool,
         key: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Take the declaration, and how rows are kept. `key`: which row is meant; None: the record's own key."""
-        self._name = name
-        self._select = select
+        """Take the declaration, and how rows are kept."""
+        super().__init__(table, select, left_alone=left_alone, key=key)
         self._kept = kept
-        self._alone = left_alone
-        self._key = key
 
     def open(self, context: Context) -> None:
         """Take the state."""
@@ -93,24 +84,19 @@ class GlobalLookup(Operator):
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Set a row, or look one up."""
-        if inlet == 1:
-            if key is None:
-                raise KeyRefusedError(
-                    f"the global table of join {self._name!r} has rows by key, and this record has none"
-                )
-            if value is None:
-                self._sides.delete(key)
-            else:
-                self._sides.put(key, self._kept.keep(value))
+        if inlet == 0:
+            super().process(inlet, key, value, timestamp, watermark)
             return
+        if key is None:
+            raise KeyRefusedError(f"global table {self._name!r} has rows by key, and this record has none")
         if value is None:
-            return
-        place = key if self._key is None else encode_key(self._key(value))
-        kept = None if place is None else self._sides.get(place)
-        if kept is not None:
-            self._context.emit(key, self._select(value, self._kept.back(kept)), timestamp, watermark)
-        elif self._alone:
-            self._context.emit(key, self._select(value, None), timestamp, watermark)
+            self._sides.delete(key)
+        else:
+            self._sides.put(key, self._kept.keep(value))
+
+    def _row(self, place: bytes) -> Any:
+        kept = self._sides.get(place)
+        return None if kept is None else self._kept.back(kept)
 
 
 @dataclass(frozen=True, slots=True)

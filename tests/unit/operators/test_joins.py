@@ -206,9 +206,9 @@ def test_as_of_keeps_of_each_key_what_can_still_be_meant() -> None:
 @given(rows=TABLE_ROWS, alone=st.booleans(), restarts=RESTARTS)
 def test_a_lookup_gives_the_row_as_it_stands(rows: list[Row], alone: bool, restarts: set[int]) -> None:
     rows = [r if r.inlet or r.value is not None else Row(r.key, 0, r.time) for r in rows]
-    whole = Bench(lambda: GlobalLookup("j", lambda one, two: [one, two], Kept(), left_alone=alone))
+    whole = Bench(lambda: GlobalLookup("t", lambda one, two: [one, two], Kept(), left_alone=alone))
     whole.run(rows, restarts)
-    bench = Bench(lambda: Lookup("j", "t", lambda one, two: [one, two], left_alone=alone))
+    bench = Bench(lambda: Lookup("t", lambda one, two: [one, two], left_alone=alone))
     table: dict[str, Any] = {}
     wanted = []
     for row in rows:
