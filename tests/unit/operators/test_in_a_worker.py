@@ -355,3 +355,20 @@ def test_typed_values_stay_what_they_are_through_joins_and_tables(tmp_path: Path
     assert {row["id"] for row in output(place, "once")} <= {bid["id"] for _, bid, _ in sent}
     assert all(row["name"].startswith("n") for row in output(place, "once"))
     assert no_dead(place)
+
+
+def test_an_agent_that_reads_a_global_table_of_several_partitions_is_told_to_join(tmp_path: Path) -> None:
+    def declare(app: hw.App) -> None:
+        names = app.GlobalTable("names", source=app.topic("names"))
+
+        @app.agent(app.topic("bids"), sink=[app.topic("named")])
+        async def name(stream: Any) -> Any:
+            async for bid in stream:
+                yield names.get(str(bid["bidder"]), "nobody")
+
+    place = Place(tmp_path)
+    names = [(str(bidder), {"name": f"n{bidder}"}, 1_000) for bidder in range(9)]
+    run(place, declare, [[("names", names), ("bids", records(10, seed=2))]])
+    letters = place.dead()
+    assert len(letters) == 10
+    assert "join the stream with it" in str(letters[0])
