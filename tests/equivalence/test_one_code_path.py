@@ -207,12 +207,14 @@ def test_nothing_but_source_classes_differs_between_live_and_replay(
     for how in ("replay", "handover"):
         other_results, other, _ = found[how]
         assert other_results == results
-        assert other.functions("stream", "merge", "table", "app") == profile.functions(
-            "stream", "merge", "table", "app"
-        )
-        differing = other.functions("engine") ^ profile.functions("engine")
-        assert differing <= _WAITING
+        packages = "engine", "stream", "merge", "table", "app"
+        differing = other.functions(*packages) ^ profile.functions(*packages)
+        assert {name for name in differing if not name.startswith(_WAITING)} == set()
 
 
-_WAITING = {"engine/session.py:Session._rest", "engine/session.py:Session._flush_idle"}
+_WAITING = (
+    "engine/session.py:Session._rest",
+    "engine/session.py:Session._flush_idle",
+    "merge/channel.py:join.<locals>",  # several pieces wait where more was read while the log committed
+)
 """Functions that a run may or may not come to, as its threads happen to be timed."""

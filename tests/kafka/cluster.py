@@ -62,6 +62,8 @@ def classpath() -> str:
         check=True,
         timeout=300,
         stdin=subprocess.DEVNULL,
+        # Maven puts colours into what it prints, quiet or not, and ours is read.
+        stdout=sys.stderr,
     )
     os.replace(made, kept)
     return kept.read_text()

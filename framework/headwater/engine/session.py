@@ -108,8 +108,8 @@ class Session:
         self._rested = asyncio.Event()
         self._news = asyncio.Event()
         self._due = asyncio.Event()
-        # When the open epoch is due (None: none is open), and when the last commit began.
-        self._due_s: float | None = None
+        # When the open epoch was opened (None: none is), and when the last commit began.
+        self._opened_s: float | None = None
         self._committing_s = SYSTEM_CLOCK.monotonic_s()
         self._failure: BaseException | None = None
         self._flush_s: float | None = None
@@ -229,8 +229,8 @@ class Session:
         """Wait for the next deadline, or until something asks for attention."""
         now_s = SYSTEM_CLOCK.monotonic_s()
         until_s = next_beat_s
-        if self._due_s is not None:
-            until_s = min(until_s, self._due_s)
+        if self._opened_s is not None:
+            until_s = min(until_s, self._due_s(self._opened_s))
         if self._flush_s is not None:
             until_s = min(until_s, self._flush_s)
         if self.until_idle or self.plan.bounded:
@@ -322,7 +322,7 @@ class Session:
         await self._stop_pumps(list(self._pumps))
         self._close_tasks(list(self.tasks))
         self._busy.clear()
-        self._due_s = None
+        self._opened_s = None
         self._failure = None
         self._closing = False
         self._resume.set()
@@ -369,14 +369,14 @@ class Session:
                     await self._flush(task)
                     continue
                 if group is None:
-                    if task.has_progress() and self._due_s is None:
+                    if task.has_progress() and self._opened_s is None:
                         self._open_epoch()
                     if self.until_idle or self.plan.bounded:
                         self._due.set()
                     await self._wait_for(news, task)
                     continue
                 self._busy.add(task.number)
-                if self._due_s is None:
+                if self._opened_s is None:
                     self._open_epoch()
                 point("session.dispatch")
                 async with task.lock:
@@ -388,7 +388,7 @@ class Session:
                 if self._closing:
                     self._rested.set()
                 elif task.changes() >= CHANGES_MAX or task.staged_bytes() >= STAGED_BYTES_MAX:
-                    self._due_s = float("-inf")
+                    self._opened_s = float("-inf")
                     self._due.set()
                     await asyncio.sleep(0)
                 else:
@@ -407,7 +407,7 @@ class Session:
             finally:
                 self._busy.discard(task.number)
                 self._rested.set()
-        if flushed and self._due_s is None:
+        if flushed and self._opened_s is None:
             self._open_epoch()
 
     async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
@@ -424,10 +424,14 @@ class Session:
             return
 
     def _open_epoch(self) -> None:
-        # Counted from commit to commit, so that what had to wait for the last one isn't made to wait longer than that; and
-        # what comes after a silence is committed at once.
-        self._due_s = max(SYSTEM_CLOCK.monotonic_s(), self._committing_s + self.epoch_s)
+        self._opened_s = SYSTEM_CLOCK.monotonic_s()
         self._due.set()
+
+    def _due_s(self, opened_s: float) -> float:
+        """Return when an epoch is due: counted from commit to commit, so that what waited for the last one isn't made to wait
+        a whole one more, and what comes after a silence is committed at once.
+        """
+        return opened_s if opened_s < 0 else max(opened_s, self._committing_s + self.epoch_s)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -466,9 +470,9 @@ class Session:
     # Epochs
 
     def _is_due(self, now_s: float) -> bool:
-        if self._due_s is None:
+        if self._opened_s is None:
             return False
-        if now_s >= self._due_s:
+        if now_s >= self._due_s(self._opened_s):
             return True
         # With nothing left to read there is nothing to gain by waiting where somebody waits for the end.
         return (self.until_idle or self.plan.bounded) and not self._busy and self._all_quiet()
@@ -493,7 +497,7 @@ class Session:
                 raise self._failure
             await self._commit()
         finally:
-            self._due_s = None
+            self._opened_s = None
             self._closing = False
             self._resume.set()
 

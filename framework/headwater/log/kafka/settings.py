@@ -105,7 +105,8 @@ def member_settings(servers: str, given: Mapping[str, str], group: str, session_
     settings["enable.partition.eof"] = "false"
     if settings.get("group.protocol", "classic").lower() != "consumer":
         settings.setdefault("session.timeout.ms", str(max(1000, int(session_s * 1000))))
-        settings.setdefault("heartbeat.interval.ms", str(max(200, min(1000, int(session_s * 1000 / 6)))))
+        # A member hears of a rebalance with its next heartbeat: this is most of what one takes.
+        settings.setdefault("heartbeat.interval.ms", str(max(100, min(300, int(session_s * 1000 / 6)))))
         settings.setdefault("partition.assignment.strategy", "cooperative-sticky")
     return settings
 
