@@ -64,6 +64,9 @@ _READER = {
 _PRODUCER = {
     "enable.idempotence": "true",
     "linger.ms": "2",
+    # A broker refuses a new transaction while the last one's markers are on their way, which takes some milliseconds. Backs off
+    # from here, twice as long each time.
+    "retry.backoff.ms": "4",
     "queue.buffering.max.messages": "1000000",
     "queue.buffering.max.kbytes": "1048576",
     "compression.type": "lz4",
