@@ -172,7 +172,7 @@ async def headwater(
             work = task.take(piece, values)
             stages.end("rows")
             task.feed.put(work)
-            await task.feed.wait_parked()
+            await task.feed.turn()
             stages.end("agent")
             task.part.seal()
             stages.end("changelog")

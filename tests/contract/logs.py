@@ -7,7 +7,16 @@ from contextlib import contextmanager
 
 from headwater.core.batch import Append, Batch, TopicPartition
 from headwater.core.errors import HeadwaterError
-from headwater.log.interface import READ_BYTES_MAX, Log, Membership, Placed, Tail, TopicInfo, Transaction
+from headwater.log.interface import (
+    READ_BYTES_MAX,
+    Log,
+    Membership,
+    Placed,
+    Refused,
+    Tail,
+    TopicInfo,
+    Transaction,
+)
 
 
 class Renamed(Log):
@@ -112,6 +121,33 @@ class Renamed(Log):
     def append(self, appends: Sequence[Append], *, atomic: bool = True) -> Placed:
         with self.plain():
             return self._placed(self.inner.append(self._appends(appends), atomic=False))
+
+    @property
+    def send_waits(self) -> bool:  # type: ignore[override]
+        return self.inner.send_waits
+
+    def send(self, appends: Sequence[Append]) -> None:
+        with self.plain():
+            self.inner.send(self._appends(appends))
+
+    def settle(self) -> list[Refused]:
+        with self.plain():
+            return [
+                Refused(
+                    Append(
+                        a.topic.removeprefix(self.prefix),
+                        a.partition,
+                        a.timestamps,
+                        a.keys,
+                        a.values,
+                        a.headers,
+                    ),
+                    each.index,
+                    each.reason,
+                )
+                for each in self.inner.settle()
+                for a in [each.append]
+            ]
 
     def commit(self, transaction: Transaction) -> Placed:
         with self.plain():

@@ -226,38 +226,35 @@ class Runner:
 
     async def _wait(self, instance: asyncio.Task[None]) -> tuple[BaseException | None, bool]:
         """Wait until the agent is parked, has failed, has returned, or takes too long; tell (error, has returned)."""
-        waiter = asyncio.ensure_future(self.feed.wait_parked())
-        try:
-            while True:
-                progress = (self.feed.progress, self.frame.row)
-                await asyncio.wait(
-                    {instance, waiter}, timeout=self.agent.timeout_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if instance.done():
-                    self._instance = None
-                    if instance.cancelled():
-                        return asyncio.CancelledError("the agent was cancelled"), False
-                    error = instance.exception()
-                    return error, error is None
-                if waiter.done():
-                    return None, False
-                if progress == (self.feed.progress, self.frame.row):
-                    self.feed.stop()
-                    self.frame = self.frame.retire()
-                    instance.cancel()
-                    instance.add_done_callback(_look_at)
-                    await asyncio.wait({instance}, timeout=2)
-                    self._instance = None
-                    return TimeoutError(
-                        f"agent {self.agent.name!r} took longer than {self.agent.timeout_s} s"
-                    ), False
-        finally:
-            waiter.cancel()
+        while True:
+            progress = (self.feed.progress, self.frame.row)
+            if not instance.done():
+                await self.feed.turn(self.agent.timeout_s)
+            if instance.done():
+                self._instance = None
+                if instance.cancelled():
+                    return asyncio.CancelledError("the agent was cancelled"), False
+                error = instance.exception()
+                return error, error is None
+            if self.feed.parked:
+                return None, False
+            if progress == (self.feed.progress, self.frame.row):
+                self.feed.stop()
+                self.frame = self.frame.retire()
+                instance.cancel()
+                instance.add_done_callback(_look_at)
+                await asyncio.wait({instance}, timeout=2)
+                self._instance = None
+                return TimeoutError(
+                    f"agent {self.agent.name!r} took longer than {self.agent.timeout_s} s"
+                ), False
 
     def _begin(self) -> asyncio.Task[None]:
         context = copy_context()
         context.run(CURRENT.set, self.frame)
-        return context.run(asyncio.get_running_loop().create_task, self.start(self.feed, self.frame))
+        instance = context.run(asyncio.get_running_loop().create_task, self.start(self.feed, self.frame))
+        instance.add_done_callback(self.feed.end_turn)
+        return instance
 
 
 def _look_at(instance: asyncio.Task[None]) -> None:

@@ -30,6 +30,7 @@ from headwater.engine.news import listen
 from headwater.engine.pace import LOOK_S, WAIT_S
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
+from headwater.log.refusal import refused_record
 from headwater.source.bounds import start_of
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Session:
                 await self._look_at_others(self.pace, now_s)
             if not self._busy and not self._has_progress():
                 await self._flush_idle()
-                if not self._has_progress() and await self._all_done():
+                if not self._has_progress() and await self._all_done() and not self._is_at_work():
                     return
             await self._sleep(next_beat_s)
 
@@ -441,8 +442,10 @@ class Session:
     async def _send_now(self, task: Task) -> None:
         """At least once: outputs don't wait for the epoch."""
         appends = task.take_sends()
-        if appends:
-            await asyncio.to_thread(self.log.append, appends, atomic=False)
+        if appends and self.log.send_waits:
+            await asyncio.to_thread(self.log.send, appends)
+        elif appends:
+            self.log.send(appends)
 
     async def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
@@ -481,7 +484,12 @@ class Session:
         return all(i.caught_up or i.ended for task in self.tasks.values() for i in task.inputs)
 
     def _all_quiet(self) -> bool:
-        return self._has_caught_up() and not any(task.merge.waiting() for task in self.tasks.values())
+        tasks = self.tasks.values()
+        return self._has_caught_up() and not any(task.merge.waiting() or task.has_news() for task in tasks)
+
+    def _is_at_work(self) -> bool:
+        """Tell whether anything came while it was asked whether all is done."""
+        return bool(self._busy) or self._has_progress()
 
     def _has_progress(self) -> bool:
         return any(task.has_progress() for task in self.tasks.values())
@@ -568,6 +576,9 @@ class Session:
         def commit() -> Placed:
             for changelog in changelogs:
                 appends.extend(changelog())
+            if self.at_least_once:
+                # Outputs first: an epoch that stands says that they are there.
+                appends.extend(self._settled())
             return self.log.commit(
                 Transaction(appends, places, member, [task.number for task in tasks], self._divert)
             )
@@ -594,6 +605,16 @@ class Session:
             point("epoch.store_moved")
         self.epochs += 1
         point("epoch.committed")
+
+    def _settled(self) -> list[Append]:
+        """Wait for the outputs that were sent ahead; return dead letters for those that the log refuses."""
+        letters = []
+        for each in self.log.settle():
+            letter = self._divert(each.append, each.index, each.reason)
+            if letter is None:
+                raise refused_record(self.log.url, each.append, each.reason)
+            letters.append(letter)
+        return letters
 
     def _divert(self, append: Append, index: int, reason: str) -> Append | None:
         """Make a dead letter of an output that the log refuses for itself."""

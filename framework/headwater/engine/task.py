@@ -217,9 +217,11 @@ class Task:
 
     def _marks_only(self) -> Group | None:
         """Return a group without records where marks or silence move the watermark, so that what is due is done."""
-        if self.cuts is None and self.time.has_news(sends=bool(self.sub.sends)):
-            return self.merge.nothing()
-        return None
+        return self.merge.nothing() if self.has_news() else None
+
+    def has_news(self) -> bool:
+        """Tell whether marks alone, or silence, move the watermark: what that makes due is still to be done."""
+        return self.cuts is None and self.time.has_news(sends=bool(self.sub.sends))
 
     def _cut(self) -> Group | None:
         if self.cuts is not None:

@@ -56,6 +56,15 @@ class Transaction:
     divert: Callable[[Append, int, str], Append | None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that a log refuses for itself: `index` is its place in `append`."""
+
+    append: Append
+    index: int
+    reason: str
+
+
 class Placed(dict[TopicPartition, int]):
     """Where a commit put its records: the first offset in each partition; `ends`: one past the last.
 
@@ -284,6 +293,23 @@ class Log(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections. Idempotent."""
+
+    send_waits: bool = True
+    """Whether `send` takes a disk's time, so that an event loop should have a thread call it."""
+
+    def send(self, appends: Sequence[Append]) -> None:
+        """Hand records over, outside any group: in the order of `appends` in each partition, behind all sent before.
+
+        They may be on their way when this returns; `settle` waits for them and has the errors.
+        """
+        self.append(appends, atomic=False)
+
+    def settle(self) -> list[Refused]:
+        """Wait until all that was sent is there; return the records that the log refuses for themselves, in order.
+
+        Raises LogInterruptedError where it isn't known of all: whoever sent does it again.
+        """
+        return []
 
     def append(self, appends: Sequence[Append], *, atomic: bool = True) -> Placed:
         """Append records outside any group, all or nothing; return base offsets. Readers see them when this returns.

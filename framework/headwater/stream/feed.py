@@ -42,12 +42,13 @@ class Feed:
         # Shared by all loops of the instance, so that a second one goes on where the first was left, at no cost a record.
         self._entries = Entries(frame, self._more)
         self._wake: asyncio.Future[None] | None = None
-        self._parked = asyncio.Event()
+        self._turn: asyncio.Future[None] | None = None
+        self._parked = False
 
     @property
     def parked(self) -> bool:
         """Whether the agent waits for work, having finished all it was handed."""
-        return self._parked.is_set()
+        return self._parked
 
     def put(self, work: Work) -> None:
         """Give work that follows all given before."""
@@ -59,9 +60,24 @@ class Feed:
         self._flushing = True
         self._stir()
 
-    async def wait_parked(self) -> None:
-        """Return when the agent has asked for more than there is."""
-        await self._parked.wait()
+    async def turn(self, timeout_s: float | None = None) -> None:
+        """Return when the agent has asked for more than there is, when `end_turn` is called, or after a time."""
+        if self._parked:
+            return
+        loop = asyncio.get_running_loop()
+        self._turn = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self.end_turn)
+        try:
+            await self._turn
+        finally:
+            self._turn = None
+            if timer is not None:
+                timer.cancel()
+
+    def end_turn(self, _instance: object = None) -> None:
+        """Have whoever waits for the agent look at it: it has parked, ended, or taken its time."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
     def unfinished(self) -> tuple[list[Work], list[Work]]:
         """Return (what was in hand, what follows), each in order. Held-back records come first in what follows."""
@@ -179,7 +195,7 @@ class Feed:
         return [value for work in self.handed for value in work.values]
 
     def _stir(self) -> None:
-        self._parked.clear()
+        self._parked = False
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -189,7 +205,8 @@ class Feed:
         self.frame.close()
         while not self.pending and not self._flushing:
             self._wake = asyncio.get_running_loop().create_future()
-            self._parked.set()
+            self._parked = True
+            self.end_turn()
             await self._wake
             self._wake = None
-        self._parked.clear()
+        self._parked = False

@@ -39,7 +39,7 @@ def bound(
 async def drained(body: Any, feed: Feed) -> None:
     """Run a body until it has taken all there is."""
     task = asyncio.ensure_future(body)
-    waiter = asyncio.ensure_future(feed.wait_parked())
+    waiter = asyncio.ensure_future(feed.turn())
     await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
     waiter.cancel()
     if task.done():

@@ -53,7 +53,8 @@ class _Agent:
         return asyncio.get_running_loop().create_task(run())
 
     async def rest(self) -> None:
-        await asyncio.wait_for(self.feed.wait_parked(), 5)
+        await self.feed.turn(5)
+        assert self.feed.parked
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -29,6 +29,7 @@ from headwater.log.interface import (
     Log,
     Membership,
     Placed,
+    Refused,
     Tail,
     TopicInfo,
     Transaction,
@@ -67,6 +68,8 @@ _ID = re.compile(r"[a-zA-Z0-9._-]+\Z")
 class KafkaLog(Log):
     """A log on Kafka."""
 
+    send_waits = False
+
     def __init__(self, url: str, settings: Mapping[str, str] | None = None) -> None:
         """Connect to the brokers of `kafka://HOST:PORT[,HOST:PORT]`.
 
@@ -94,7 +97,9 @@ class KafkaLog(Log):
         self._members: list[KafkaMembership] = []
         self._single: Sender | None = None
         self._together: Sender | None = None
+        self._ahead: Sender | None = None
         self._sending = Lock()
+        self._sending_ahead = Lock()
         self._heard = 0
         # Where this object's members' commits end: decided, though their markers may still be on the way.
         self._written: dict[TopicPartition, int] = {}
@@ -247,6 +252,27 @@ class KafkaLog(Log):
             )
             self._single.open(OPEN_S)
         return self._single.append(appends)
+
+    def send(self, appends: Sequence[Append]) -> None:
+        """Hand records to a producer of their own, which sends them at once and in order."""
+        for append in appends:
+            check_append(append)
+            self._check_place(append.topic, append.partition)
+        with self._sending_ahead:
+            self._check_open()
+            if self._ahead is None or not self._ahead.is_open:
+                settings = producer_settings(self._servers, self._settings)
+                # Nobody waits for more: what comes while a request is under way makes the next batch.
+                if "linger.ms" not in self._settings:
+                    settings["linger.ms"] = "0"
+                self._ahead = Sender(self.url, self._topics, settings, None)
+                self._ahead.open(OPEN_S)
+            self._ahead.send([append for append in appends if len(append)])
+
+    def settle(self) -> list[Refused]:
+        """Wait for what was sent."""
+        with self._sending_ahead:
+            return [] if self._ahead is None else self._ahead.settle()
 
     def _append_together(self, appends: Sequence[Append]) -> Placed:
         if self._together is None or not self._together.is_open:
@@ -403,7 +429,7 @@ class KafkaLog(Log):
         for fetcher in self._fetchers:
             fetcher.close()
         self._cursors.close()
-        for sender in (self._single, self._together):
+        for sender in (self._single, self._together, self._ahead):
             if sender is not None:
                 with suppress(KafkaException):
                     sender.close()

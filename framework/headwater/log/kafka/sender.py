@@ -26,7 +26,7 @@ from headwater.core.batch import Append, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.crash import point
 from headwater.core.errors import ValueRefusedError
-from headwater.log.interface import Placed
+from headwater.log.interface import Placed, Refused
 from headwater.log.kafka.columns import message_time
 from headwater.log.kafka.trouble import (
     MOVED_ON,
@@ -35,6 +35,7 @@ from headwater.log.kafka.trouble import (
     kafka_error,
     unavailable,
 )
+from headwater.log.refusal import refused_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +79,8 @@ class Sender:
         self.id = transactional_id
         self._producer: Producer | None = None
         self._in_transaction = False
+        # Of what was sent and not settled: record, reason, whether it was refused for itself.
+        self._unsent: list[tuple[Append, str, bool]] = []
 
     def open(self, timeout_s: float) -> None:
         """Connect; what an earlier producer of the same id left open is aborted, or known to be committed, then."""
@@ -134,6 +137,51 @@ class Sender:
                 )
             raise unavailable(self._url, "appending", KafkaException(reason))
         return placed
+
+    # Records that nobody waits for yet
+
+    def send(self, appends: Sequence[Append]) -> None:
+        """Produce records and return; `settle` has the errors. The producer's queue bounds what is on its way."""
+        producer = self._required()
+        for append in appends:
+            for index in range(len(append)):
+                single = append if len(append) == 1 else _slice(append, index)
+                try:
+                    self._produce(producer, single, partial(self._sent, single), each=True)
+                except _Refused as refused:
+                    self._unsent.append((single, next(iter(refused.places.values())), True))
+        producer.poll(0)
+
+    def _sent(self, single: Append, error: KafkaError | None, _message: Any) -> None:
+        if error is not None:
+            self._unsent.append((single, error.str(), error.code() in REFUSED_RECORD))
+
+    def settle(self) -> list[Refused]:
+        """Wait for all that was sent; return what the brokers refuse for itself.
+
+        A batch is refused for its size as a whole: each of its records is tried alone then, behind those sent since.
+        """
+        producer = self._required()
+        left = producer.flush(FLUSH_S)
+        unsent, self._unsent = self._unsent, []
+        for _, reason, is_own in unsent:
+            if not is_own:
+                self.close()
+                raise unavailable(
+                    self._url, f"sending ({reason})", KafkaException(KafkaError(KafkaError._FAIL))
+                )
+        if left:
+            self.close()
+            raise unavailable(self._url, "sending", KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+        refused = []
+        for single, reason, _ in unsent:
+            if not self.is_open:
+                self.open(FLUSH_S)
+            try:
+                self.append([single])
+            except ValueRefusedError:
+                refused.append(Refused(single, 0, reason))
+        return refused
 
     # Transactions
 
@@ -319,10 +367,7 @@ class Sender:
             for index, reason in sorted(gone.items()):
                 letter = None if divert is None else divert(append, index, reason)
                 if letter is None:
-                    raise ValueRefusedError(
-                        f"{self._url} refuses a record for {append.topic}/{append.partition} for itself: {reason}; nothing of "
-                        "this call was kept; send less, or raise the topic's limit"
-                    )
+                    raise refused_record(self._url, append, reason)
                 instead.append(letter)
             kept.append(_without(append, gone))
         return [*kept, *instead]

@@ -15,7 +15,7 @@ from headwater.core.errors import LogInterruptedError, MisuseError
 from headwater.core.names import check_topic
 from headwater.log.interface import TopicInfo
 from headwater.log.kafka.settings import admin_settings
-from headwater.log.kafka.trouble import kafka_error, unavailable
+from headwater.log.kafka.trouble import MOVING, kafka_error, unavailable
 from headwater.log.refusal import check_partitions, unknown_partition, unknown_topic
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Topics:
                 ):
                     for tp in asked:
                         self.refuse_missing(*tp)
-                if inner is None or not inner.retriable() or SYSTEM_CLOCK.monotonic_s() > deadline_s:
+                if inner is None or inner.code() not in MOVING or SYSTEM_CLOCK.monotonic_s() > deadline_s:
                     raise unavailable(self._url, "asking for offsets", error) from error
                 _PAUSE.wait(0.05)
 
