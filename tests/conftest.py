@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,11 +27,28 @@ BROKER_TIMEOUT_S = 400
 """The first test on a broker waits until Maven has fetched its jars, and until it is up."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: tests wait for brokers, processes and disks."""
+    return 1 + (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests in our way."""
+    from tests.sharing import Sharing
+
+    return Sharing(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests on brokers that time."""
+    """Give tests on brokers time, and put all in an order in which none waits for another."""
+    from tests.sharing import turn
+
     for item in items:
         if item.get_closest_marker("broker") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BROKER_TIMEOUT_S))
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ WIDE: dict[str, Any] = {"group": 10_000, "changes": 100_000, "epoch_s": 1.0, "cr
 # A run is no pure function of its example: epochs end by the clock, so shrinking would chase shadows.
 @settings(
     phases=[Phase.explicit, Phase.generate],
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

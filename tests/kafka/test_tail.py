@@ -6,14 +6,16 @@ import secrets
 import select
 import time
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
+from confluent_kafka import Message
 
-from headwater.core.batch import Append
+from headwater.core.batch import Append, TopicPartition
 from headwater.core.errors import OffsetTrimmedError, UnknownNameError
 from headwater.log.interface import Tail
 from headwater.log.kafka import KafkaLog
-from headwater.log.kafka.fetch import CONSUME_MAX, LANE_BYTES, KafkaTail
+from headwater.log.kafka.fetch import CONSUME_MAX, LANE_BYTES, Fetcher, KafkaTail
 
 pytestmark = pytest.mark.broker
 
@@ -93,6 +95,42 @@ def test_two_tails_of_one_partition_stand_where_each_is_and_move_by_seek(log: Ka
     assert drain(one, 40, bytes_max=200) == list(range(10, 50))
     for tail in (one, other):
         tail.close()
+
+
+class Held(Fetcher):
+    """A fetcher whose thread stops with messages in its hand, until it is let go."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        self.has_some, self.go = Event(), Event()
+        super().__init__(log._readers, self.has_some.clear)
+
+    def _push(self, messages: list[Message]) -> None:
+        if messages:
+            self.has_some.set()
+            assert self.go.wait(30)
+        super()._push(messages)
+
+
+def test_what_was_fetched_for_an_earlier_position_is_not_taken_for_the_present_one(
+    log: KafkaLog, topic: str
+) -> None:
+    """I1: a task that is given up and taken back reads from its position on, whatever is still on its way."""
+    fill(log, topic, 0, 0, 50)
+    tp = TopicPartition(topic, 0)
+    fetcher = Held(log)
+    before = fetcher.open(tp, 30)
+    assert fetcher.has_some.wait(60)
+    fetcher.drop(before)
+    lane = fetcher.open(tp, 10)
+    fetcher.go.set()
+    found: list[int] = []
+    end_s = time.monotonic() + 60
+    while len(found) < 40 and time.monotonic() < end_s:
+        batch, _ = fetcher.take(lane, 10 + len(found), 1 << 20)
+        found += numbers(list(batch.values))
+        time.sleep(0.002)
+    assert found == list(range(10, 50))
+    fetcher.close()
 
 
 def test_a_lane_that_nobody_reads_is_bounded_and_holds_up_no_other(log: KafkaLog, topic: str) -> None:

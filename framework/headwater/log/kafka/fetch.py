@@ -6,8 +6,9 @@ Protocol
    fetched. So a slow agent slows the source, and a lane that others wait for is never behind a full one.
 3. That a partition has nothing more, and what lies between its last record and its end (transaction markers, aborted
    records), is told by the end-of-partition event, whose offset is the position to read on from.
-Invariant: a lane's batches tile the offsets from its position on. Only the thread moves assignments, so that no message
-of an earlier position can be taken for one of the present.
+4. A tail that moves gets a new lane. What the thread has in hand by then is the old one's: only the thread says which lane
+   is assigned, when it follows the order, and librdkafka gives nothing of an earlier assignment after that.
+Invariant: a lane's batches tile the offsets from its position on.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Fetcher:
         self._consumer = Consumer(dict(settings))
         self._heard = heard
         self._lanes: dict[TopicPartition, Lane] = {}
+        # The thread's own: whose messages it gets.
+        self._assigned: dict[TopicPartition, Lane] = {}
         self._orders: deque[tuple[str, Lane]] = deque()
         self._changed = Condition()
         self._closing = False
@@ -161,10 +164,13 @@ class Fetcher:
     def _follow(self, order: str, lane: Lane) -> None:
         place = KafkaPartition(*lane.tp, lane.read_to)
         if order == "unassign":
+            if self._assigned.get(lane.tp) is lane:
+                del self._assigned[lane.tp]
             # One that was dropped before it was assigned, or whose topic is gone: there is nothing to take away.
             with suppress(KafkaException):
                 self._consumer.incremental_unassign([place])
         elif lane.is_open:
+            self._assigned[lane.tp] = lane
             try:
                 self._consumer.incremental_assign([place])
             except KafkaException as error:
@@ -215,7 +221,7 @@ class Fetcher:
         for _, run in groupby(messages, Message.partition if single else _place):
             own = list(run)
             topic, partition = tp = TopicPartition(*_place(own[0]))
-            lane = self._lanes.get(tp)
+            lane = self._assigned.get(tp)
             if lane is None:
                 continue
             if own[0].offset() < lane.read_to:
@@ -234,7 +240,7 @@ class Fetcher:
     def _note(self, message: Message, error: KafkaError) -> None:
         if message.topic() is None or message.partition() is None:
             return  # of the whole client: it goes on trying by itself
-        lane = self._lanes.get(TopicPartition(message.topic(), message.partition()))
+        lane = self._assigned.get(TopicPartition(message.topic(), message.partition()))
         if lane is None:
             return
         if error.code() != KafkaError._PARTITION_EOF:
