@@ -1,6 +1,8 @@
 """The full year of flights through the command line only: live, replayed, handed over and as of, against SQL.
 
-    python -m tests.equivalence.year DIR [--partitions 1] [--folder WORK]     DIR: what the fetch command wrote
+    python -m tests.equivalence.year DIR [--partitions 1] [--folder WORK] [--kafka]     DIR: what the fetch command wrote
+
+`--kafka`: over a broker that this starts, which is emptied for each place; with 1, 2 and 4 processes instead of 1 and 3.
 
 Prints each command with its seconds, each comparison with its outcome, and ends with code 1 where one fails.
 """
@@ -22,6 +24,8 @@ import pyarrow.parquet as pq
 
 from tests.equivalence.place import Place
 from tests.equivalence.small_batches import BUFFER_BYTES, GROUP_RECORDS
+from tests.kafka.cluster import Cluster
+from tests.kafka.shared import empty
 from tests.truth.make import truths_of
 from tests.truth.rows import YEAR_AS_OF, YEAR_START, Truth, canonical_lines
 
@@ -47,12 +51,16 @@ class Year:
     expected: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     compared: int = 0
+    kafka: str = ""
+    """The URL of a broker of this run's own, or nothing for a log in each place's folder."""
 
     def place(self, name: str, app: str = APP) -> Place:
-        """Return a place of this layout."""
+        """Return a place of this layout. On a broker there is one at a time: topics have the same names in each."""
         folder = self.folder / f"p{self.partitions}-{name}"
         folder.mkdir(parents=True)
-        return Place(folder, app, note=self.note)
+        if self.kafka:
+            empty(self.kafka, *TOPICS, "departures_late", "flights")
+        return Place(folder, app, note=self.note, log=self.kafka)
 
     def check(self, what: str, same: bool) -> None:
         """Note a comparison."""
@@ -79,10 +87,11 @@ class Year:
         """Show all of it."""
         self.truths = truths_of(self.streams, as_of=YEAR_AS_OF, start=YEAR_START)
         single = self.live(1)
-        triple = self.live(3)
-        self.replays(triple)
         self.cold(single)
         self.as_of(single)
+        for processes in (2, 4) if self.kafka else (3,):
+            several = self.live(processes)
+        self.replays(several)
         self.handovers()
         self.late()
 
@@ -202,11 +211,22 @@ def _projected(truth: Truth, columns: tuple[str, ...]) -> tuple[str, ...]:
     return canonical_lines(columns, (json.loads(line) for line in truth.lines))
 
 
-def show(streams: Path, folder: Path, partitions: int, note: Callable[[str], None] = print) -> Year:
+def show(
+    streams: Path, folder: Path, partitions: int, note: Callable[[str], None] = print, *, kafka: bool = False
+) -> Year:
     """Run one layout, and return what it found."""
     began_s = time.perf_counter()
     year = Year(streams, folder, partitions, note)
-    year.run()
+    if kafka:
+        cluster = Cluster(folder / "cluster")
+        try:
+            cluster.start()
+            year.kafka = cluster.url
+            year.run()
+        finally:
+            cluster.close()
+    else:
+        year.run()
     note(
         f"{partitions} partitions: {year.compared} comparisons, {len(year.failures)} differ, "
         f"{time.perf_counter() - began_s:.0f} s"
@@ -222,6 +242,7 @@ def main() -> None:
         "--partitions", type=int, action="append", metavar="N", help="a layout (else 1 and 4)"
     )
     parser.add_argument("--folder", type=Path, metavar="WORK", help="where to work (else a temporary folder)")
+    parser.add_argument("--kafka", action="store_true", help="over a broker (needs Java and Maven)")
     options = parser.parse_args()
     failures: list[str] = []
 
@@ -229,8 +250,11 @@ def main() -> None:
         print(line, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        for partitions in options.partitions or (1, 4):
-            failures += show(options.streams, options.folder or Path(folder), partitions, note).failures
+        for partitions in options.partitions or ((4,) if options.kafka else (1, 4)):
+            year = show(
+                options.streams, options.folder or Path(folder), partitions, note, kafka=options.kafka
+            )
+            failures += year.failures
     sys.exit("\n".join(failures) if failures else 0)
 
 

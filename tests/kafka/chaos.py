@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Producer, TopicPartition
 
 from headwater.log.kafka import KafkaLog
 from tests.equivalence.place import ROOT
@@ -217,6 +217,51 @@ class Chaos:
     def check(self) -> Found:
         """Return what the independent checker found."""
         return check(self.cluster.bootstrap, self.name, self.rows())
+
+
+class Silence:
+    """Reads an app's outputs while faults are at work, and notes for how long each partition gave none."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        """Begin at the end of what is there."""
+        self.longest_s = dict.fromkeys(range(chaos.partitions), 0.0)
+        self._topic = f"{chaos.name}-out"
+        self._bootstrap = chaos.cluster.bootstrap
+        self._ended = threading.Event()
+        self._failure: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer(
+                {
+                    "bootstrap.servers": self._bootstrap, "group.id": "silence", "enable.auto.commit": False,
+                    "isolation.level": "read_committed", "log_level": 0,
+                }
+            )  # fmt: skip
+            consumer.assign(
+                [TopicPartition(self._topic, partition, OFFSET_END) for partition in self.longest_s]
+            )
+            heard_s = dict.fromkeys(self.longest_s, time.monotonic())
+            while not self._ended.is_set():
+                message = consumer.poll(0.1)
+                now_s = time.monotonic()
+                for partition, last_s in heard_s.items():
+                    self.longest_s[partition] = max(self.longest_s[partition], now_s - last_s)
+                if message is not None and message.error() is None:
+                    heard_s[message.partition() or 0] = now_s
+            consumer.close()
+        except BaseException as error:
+            self._failure.append(error)
+
+    def end(self) -> dict[int, float]:
+        """Stop, and return the longest silence of each partition in seconds."""
+        self._ended.set()
+        self._thread.join(30)
+        if self._failure:
+            raise self._failure[0]
+        return self.longest_s
 
 
 def pick_points(points: Sequence[str], each: int) -> list[str]:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater.log.kafka import KafkaLog
 from tests.kafka.cluster import Cluster
-from tests.kafka.shared import require_brokers
+from tests.kafka.shared import empty, require_brokers
 
 
 @pytest.fixture
@@ -25,13 +24,7 @@ def alone(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
     url = f"kafka://{broker}"
 
     def clear() -> str:
-        log = KafkaLog(url)
-        names = [name for name in log.topics() if name.startswith(FIXED)]
-        for name in names:
-            log.delete_topic(name)
-        for group in {name.removesuffix(".tasks") for name in names if name.endswith(".tasks")}:
-            log.forget_group(group)
-        log.close()
+        empty(url, *FIXED)
         return url
 
     with (root / "alone.lock").open("w") as lock:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headwater.log.kafka import KafkaLog
 from tests.kafka.cluster import missing
 
 _started: list[subprocess.Popen[bytes]] = []
@@ -53,3 +54,14 @@ def shared_broker(base: Path) -> str:
                 pytest.fail(f"no broker came up: {(root / 'kafka.err').read_text()[-2000:]}")
             told.write_text(line)
         return told.read_text()
+
+
+def empty(url: str, *beginnings: str) -> None:
+    """Delete the topics whose names begin so, and forget their groups."""
+    log = KafkaLog(url)
+    names = [name for name in log.topics() if name.startswith(beginnings)]
+    for name in names:
+        log.delete_topic(name)
+    for group in {name.removesuffix(".tasks") for name in names if name.endswith(".tasks")}:
+        log.forget_group(group)
+    log.close()

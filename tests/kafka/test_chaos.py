@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.chaos import POINTS, Chaos, pick_points
+from tests.kafka.chaos import LEASE_S, POINTS, Chaos, Silence, pick_points
 from tests.kafka.cluster import Cluster
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -129,12 +129,13 @@ def test_each_of_three_brokers_killed_in_turn_loses_nothing(
 def test_a_storm_of_rebalances_gives_the_right_result(
     new_cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
-    """A worker joins or leaves every second for two minutes."""
+    """A worker joins or leaves every second for two minutes; no partition is silent for longer than its lease and 15 s."""
     cluster = new_cluster()
     records = 20_000
     chaos = started(cluster, tmp_path, 4, 2)
     try:
         chaos.produce(records, 100, 0.0, 0.6)
+        silence = Silence(chaos)
         end_s = time.monotonic() + 120
         while time.monotonic() < end_s:
             time.sleep(1)
@@ -143,9 +144,13 @@ def test_a_storm_of_rebalances_gives_the_right_result(
             elif len(chaos.workers) > 1:
                 chaos.let_go(chaos.workers[0])
             chaos.faults.append("rebalance")
+        longest_s = silence.end()
+        assert chaos.sent < records, "the producer must still have been at work"
         chaos.until_done(records, 300)
     finally:
         chaos.stop_workers()
     found = chaos.check()
+    print(f"{len(chaos.faults)} rebalances; longest silence of each partition in s: {longest_s}")
     assert found.is_right(), found
     assert found.records == records
+    assert max(longest_s.values()) <= LEASE_S + 15
