@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headwater.engine.generation import Generation
+
+NICENESS = 10
+"""A tenth of the processor that a live worker gets where both want all of it."""
 
 _POLL_S = 0.25
 _LINE_EVERY = 40
@@ -57,6 +61,11 @@ _LINE_EVERY = 40
     is_flag=True,
     help="The end counts as END-OF-TIME: all windows close. Inputs are left as they are.",
 )
+@click.option(
+    "--urgent",
+    is_flag=True,
+    help="Take as much of the machine as live workers do. Else a replay that ends gives way to them.",
+)
 @processes_option
 @epoch_option("1")
 @allow_gaps_option
@@ -69,6 +78,7 @@ def replay(
     name: str | None,
     order: str,
     drain: bool,
+    urgent: bool,
     processes: int,
     epoch_s: float | None,
     allow_gaps: bool,
@@ -92,6 +102,9 @@ def replay(
             "--drain and --follow exclude each other: a replay that goes live has no end yet"
         )
     show_logs("warning")
+    # One that goes live would be slow for the rest of its life: only root may take this back.
+    if not urgent and not follow:
+        give_way()
     from headwater.engine.options import RunOptions
     from headwater.engine.replay import prepare_replay
     from headwater.engine.run import run_worker
@@ -118,6 +131,11 @@ def replay(
             f"generation {found.name!r} is {found.state}; compare it: headwater diff {session.control.pointer()} {found.name}",
         )
     return code
+
+
+def give_way() -> None:
+    """Have the system let others run first, in this process and those it starts."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 class Watch:

@@ -54,6 +54,8 @@ Run = Callable[..., Result]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run a command in a folder of the test's own. An exception that is no refusal fails the test."""
     monkeypatch.chdir(tmp_path)
+    # This process is not the command's own, and could not take it back.
+    monkeypatch.setattr("headwater.cli.replay.give_way", lambda: None)
     for name in ("LOG", "ARCHIVE", "STATE", "TRACEBACK"):
         monkeypatch.delenv(f"HEADWATER_{name}", raising=False)
     path = list(sys.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from headwater.cli.replay import NICENESS
 from headwater.engine.control import redrive_group
 from headwater.log import open_log
 from tests.unit.cli.conftest import Run, envelopes
@@ -167,6 +169,18 @@ def test_a_replay_of_the_same_logic_is_equal_and_can_be_promoted_and_undone(run:
     assert "v2" in run("discard", "v2").out
     assert [row["name"] for row in run("generations", "--json").rows] == ["live"]
     assert [row["state"] for row in run("generations", "--all", "--json").rows][1] == "discarded"
+
+
+def test_a_replay_gives_way_unless_it_is_urgent_or_goes_live(run: Run, worked: str, tmp_path: Path) -> None:
+    module = tmp_path / "words_app.py"
+    text = module.read_text().replace("counts[key] += 1", "counts[key] = os.getpriority(os.PRIO_PROCESS, 0)")
+    module.write_text(f"import os\n{text}")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for name, options, wanted in (("way", (), max(own, NICENESS)), ("urgent", ("--urgent",), own)):
+        done = process("-A", worked, "replay", "--from", "earliest", "--as", name, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows = run("-A", worked, "table", "dump", "counts", "--generation", name, "--json").rows
+        assert {row["value"] for row in rows} == {wanted}
 
 
 def test_a_replay_of_other_logic_differs_and_the_keys_are_named(
