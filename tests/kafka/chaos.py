@@ -24,6 +24,7 @@ from tests.kafka.counting import NAME
 
 LEASE_S = 4.0
 KEYS = 97
+SETTLE_S = 300.0
 POINTS = (
     "session.joined", "session.before_recovery", "session.recovered", "session.dispatch", "epoch.before_log",
     "log.before_begin", "log.in_transaction", "log.before_positions", "log.before_commit", "log.after_commit",
@@ -187,9 +188,19 @@ class Chaos:
         (producer.abort_transaction if abort else producer.commit_transaction)(30)
 
     def _settle(self) -> None:
-        self._producer()
-        seen = read_all(self.cluster.bootstrap, f"{self.name}-in")
-        self.sent = max((int(value or b"0") for _, _, value in seen), default=-1) + 1
+        """Learn how much was committed, as soon as a broker is there to say so."""
+        end_s = time.monotonic() + SETTLE_S
+        while True:
+            try:
+                self._producer()
+                seen = read_all(self.cluster.bootstrap, f"{self.name}-in")
+            except KafkaException:
+                if time.monotonic() > end_s:
+                    raise
+                time.sleep(1)
+                continue
+            self.sent = max((int(value or b"0") for _, _, value in seen), default=-1) + 1
+            return
 
     # The end
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 READ_S = 120.0
 
@@ -55,7 +55,7 @@ def read_all(
             elif error.code() == KafkaError._PARTITION_EOF:
                 waiting.discard(message.partition())
             else:
-                raise RuntimeError(str(error))
+                raise KafkaException(error)
     consumer.close()
     return found
 
