@@ -25,6 +25,7 @@ from tests.kafka.counting import NAME
 LEASE_S = 4.0
 KEYS = 97
 SETTLE_S = 300.0
+NUDGE_S = 5.0
 POINTS = (
     "session.joined", "session.before_recovery", "session.recovered", "session.dispatch", "epoch.before_log",
     "log.before_begin", "log.in_transaction", "log.before_positions", "log.before_commit", "log.after_commit",
@@ -99,11 +100,21 @@ class Chaos:
         self.leaving.append(worker)
 
     def dies_at(self, point: str, within_s: float = 60.0) -> bool:
-        """Start a worker that is killed at a point, and another when it was; tell whether it came to that point."""
+        """Start a worker that is killed at a point; tell whether it came to that point.
+
+        Once it is at work, it is told to stop where it is to die leaving, and gets company where it is to die giving up tasks.
+        """
         worker = self.start_worker(point)
-        end_s = time.monotonic() + within_s
-        while worker.poll() is None and time.monotonic() < end_s:
+        begin_s = time.monotonic()
+        is_nudged = not point.startswith(("session.leaving", "session.revoking"))
+        while worker.poll() is None and time.monotonic() < begin_s + within_s:
             time.sleep(0.05)
+            if not is_nudged and time.monotonic() > begin_s + NUDGE_S:
+                is_nudged = True
+                if point.startswith("session.leaving"):
+                    worker.terminate()
+                else:
+                    self.start_worker()
         came = worker.poll() == -signal.SIGKILL
         self.faults.append(f"{point}: {'killed' if came else 'not passed'}")
         self.kill(worker)
@@ -276,5 +287,9 @@ class Silence:
 
 
 def pick_points(points: Sequence[str], each: int) -> list[str]:
-    """Return each point with the first, second… pass, as HEADWATER_CRASH takes them."""
-    return [f"{point}:{n + 1}" for n in range(each) for point in points]
+    """Return each point so many times as HEADWATER_CRASH takes them: with the first, second… pass where a worker has several."""
+    return [
+        f"{point}:{1 if point.startswith('session.') and point != 'session.dispatch' else n + 1}"
+        for n in range(each)
+        for point in points
+    ]

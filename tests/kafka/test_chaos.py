@@ -54,10 +54,12 @@ def test_100_000_records_20_kills_at_named_phases_5_zombies_and_a_broker_killed_
     cluster = new_cluster()
     records = 100_000
     chaos = started(cluster, tmp_path, 2, 2)
+    killed: dict[str, int] = dict.fromkeys(POINTS, 0)
     try:
-        chaos.produce(records, 750, 0.3, 0.2)
+        # So slowly that there is work for all of them.
+        chaos.produce(records, 750, 0.3, 2.0)
         for number, point in enumerate(pick_points(POINTS, 3)):
-            chaos.dies_at(point, within_s=20)
+            killed[point.partition(":")[0]] += any(chaos.dies_at(point, within_s=20) for _ in range(3))
             if number % 9 == 0:
                 chaos.zombie()
             if number % 9 == 5:
@@ -76,7 +78,8 @@ def test_100_000_records_20_kills_at_named_phases_5_zombies_and_a_broker_killed_
     print("\n".join(chaos.faults), found)
     assert found.is_right(), found
     assert found.records == records
-    assert sum("killed" in fault for fault in chaos.faults) >= 20
+    print(killed)
+    assert min(killed.values()) >= 3
 
 
 @pytest.mark.slow
