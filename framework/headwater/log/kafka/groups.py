@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
-from headwater.core.errors import GenerationError, LogInterruptedError
+from headwater.core.errors import GenerationError
 from headwater.log.kafka.trouble import kafka_error, unavailable
 
 if TYPE_CHECKING:
@@ -18,32 +19,43 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
+log_ = logging.getLogger(__name__)
+
 CALL_S = 15.0
-STABLE_S = 60.0
-"""How long positions are waited for that an open transaction is about to move."""
+BROKER_DELAY_S = 20.0
+"""Brokers look for transactions that have timed out every 10 s, unless they are set otherwise."""
 
 _PAUSE_S = 0.05
 _GONE = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 
 
 def group_positions(
-    url: str, admin: AdminClient, group: str, asked: Collection[TopicPartition] = ()
+    url: str,
+    admin: AdminClient,
+    group: str,
+    asked: Collection[TopicPartition] = (),
+    *,
+    transaction_s: float = 10.0,
 ) -> dict[TopicPartition, int]:
     """Return a group's positions once no open transaction moves them (`require_stable`, KIP-447).
 
     Brokers name all partitions that have a position; one that is about to get its first must be `asked` for by name.
+    `transaction_s` is how long a member's transaction may stay open. A broker that was killed may hold positions for unstable
+    for ever whose transaction has ended long since (seen with 4.3): after twice that time and its own delay they are left out,
+    as if they had never been given. By then whatever was open when they were first asked for is committed or aborted.
     """
-    found = _positions(url, admin, ConsumerGroupTopicPartitions(group))
+    patience_s = 2 * transaction_s + BROKER_DELAY_S
+    found = _positions(url, admin, ConsumerGroupTopicPartitions(group), patience_s)
     named = [KafkaPartition(*tp) for tp in sorted({*asked, *found})]
-    return _positions(url, admin, ConsumerGroupTopicPartitions(group, named)) if asked else found
+    return _positions(url, admin, ConsumerGroupTopicPartitions(group, named), patience_s) if asked else found
 
 
 def _positions(
-    url: str, admin: AdminClient, request: ConsumerGroupTopicPartitions
+    url: str, admin: AdminClient, request: ConsumerGroupTopicPartitions, patience_s: float
 ) -> dict[TopicPartition, int]:
     group = request.group_id
-    deadline_s = SYSTEM_CLOCK.monotonic_s() + STABLE_S
     pause = Event()
+    patient_until_s: float | None = None
     while True:
         try:
             future = admin.list_consumer_group_offsets(
@@ -52,29 +64,42 @@ def _positions(
             found = future.result(CALL_S + 1)
         except (KafkaException, TimeoutError) as error:
             inner = kafka_error(error)
-            if inner is None or inner.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                if inner is not None and inner.code() in _GONE:
-                    return {}
+            code = None if inner is None else inner.code()
+            if code in _GONE:
+                return {}
+            # Where it was heard before that they are unstable, a call that isn't answered is asked again; then no more.
+            is_awaited = patient_until_s is not None and SYSTEM_CLOCK.monotonic_s() < patient_until_s
+            if code != KafkaError.UNSTABLE_OFFSET_COMMIT and not (
+                is_awaited and code == KafkaError._TIMED_OUT
+            ):
                 raise unavailable(url, f"the positions of group {group!r}", error) from error
         else:
             places = found.topic_partitions or []
-            if not any(p.error is not None for p in places):
-                return {TopicPartition(p.topic, p.partition): p.offset for p in places if p.offset >= 0}
-            other = next(
-                (
-                    p.error
+            failed = [p for p in places if p.error is not None]
+            for p in failed:
+                if p.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                    raise unavailable(url, f"the positions of group {group!r}", KafkaException(p.error))
+            if patient_until_s is None or not failed:
+                is_over = not failed
+            else:
+                is_over = SYSTEM_CLOCK.monotonic_s() >= patient_until_s
+            if is_over:
+                if failed:
+                    log_.warning(
+                        "%s says for %.0f s that a transaction is about to move the positions of group %r in %s, longer than any "
+                        "may stay open; the records of epochs are read instead",
+                        url,
+                        patience_s,
+                        group,
+                        ", ".join(f"{p.topic}/{p.partition}" for p in failed),
+                    )
+                return {
+                    TopicPartition(p.topic, p.partition): p.offset
                     for p in places
-                    if p.error is not None and p.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT
-                ),
-                None,
-            )
-            if other is not None:
-                raise unavailable(url, f"the positions of group {group!r}", KafkaException(other))
-        if SYSTEM_CLOCK.monotonic_s() > deadline_s:
-            raise LogInterruptedError(
-                f"the positions of group {group!r} are about to be moved by a transaction that doesn't end; is a worker of it "
-                "hanging? try again once its transaction has timed out"
-            )
+                    if p.error is None and p.offset >= 0
+                }
+        if patient_until_s is None:
+            patient_until_s = SYSTEM_CLOCK.monotonic_s() + patience_s
         pause.wait(_PAUSE_S)
 
 

@@ -104,6 +104,10 @@ class KafkaLog(Log):
         # Where this object's members' commits end: decided, though their markers may still be on the way.
         self._written: dict[TopicPartition, int] = {}
         self._moved: dict[str, set[TopicPartition]] = {}
+        # How long a member's transaction may stay open.
+        self._transaction_s = 10.0
+        if "transaction.timeout.ms" in self._settings:
+            self._transaction_s = float(self._settings["transaction.timeout.ms"]) / 1000
         self._closed = False
 
     # Topics
@@ -340,7 +344,13 @@ class KafkaLog(Log):
         asked = (
             {TopicPartition(tasks.name, n) for n in range(tasks.partitions)} if tasks is not None else set()
         )
-        return group_positions(self.url, self._topics.admin, group, asked | self._moved.get(group, set()))
+        return group_positions(
+            self.url,
+            self._topics.admin,
+            group,
+            asked | self._moved.get(group, set()),
+            transaction_s=self._transaction_s,
+        )
 
     def forget_group(self, group: str) -> None:
         """Remove a group's positions; nobody may be in it."""
@@ -364,6 +374,7 @@ class KafkaLog(Log):
         self._topics.create(topic, tasks, {})
         own = f"{group}.{name if name and _ID.match(name) else uuid.uuid4().hex}"
         settings = member_settings(self._servers, self._settings, group, lease_s)
+        self._transaction_s = max(self._transaction_s, lease_s)
         # A transaction that outlives its member's session would hold back the positions of whoever takes over.
         sender = Sender(
             self.url, self._topics, producer_settings(self._servers, self._settings, own, lease_s), own
