@@ -9,10 +9,10 @@ from headwater.core.batch import Append, Batch, TopicPartition
 from headwater.core.errors import HeadwaterError
 from headwater.log.interface import (
     READ_BYTES_MAX,
+    Divert,
     Log,
     Membership,
     Placed,
-    Refused,
     Tail,
     TopicInfo,
     Transaction,
@@ -130,24 +130,9 @@ class Renamed(Log):
         with self.plain():
             self.inner.send(self._appends(appends))
 
-    def settle(self) -> list[Refused]:
+    def settle(self, divert: Divert | None = None) -> list[Append]:
         with self.plain():
-            return [
-                Refused(
-                    Append(
-                        a.topic.removeprefix(self.prefix),
-                        a.partition,
-                        a.timestamps,
-                        a.keys,
-                        a.values,
-                        a.headers,
-                    ),
-                    each.index,
-                    each.reason,
-                )
-                for each in self.inner.settle()
-                for a in [each.append]
-            ]
+            return self.inner.settle(divert)
 
     def commit(self, transaction: Transaction) -> Placed:
         with self.plain():

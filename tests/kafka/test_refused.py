@@ -5,37 +5,20 @@ from __future__ import annotations
 import json
 import random
 import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import headwater as hw
 from headwater.core.batch import Append
 from headwater.core.errors import MisuseError, ValueRefusedError
 from headwater.log.kafka import KafkaLog
+from tests.equivalence.echoing import echoing
 from tests.equivalence.world import Given, World
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 HOUR_MS = 3_600_000
-
-
-def echoing(name: str, **kafka: str) -> hw.App:
-    """An app that sends each value on, to a topic that is kept as `kafka` says."""
-    made = hw.App(name, partitions=1, lease_s=6.0)
-    source = made.topic(f"{name}-in", key_type=str, value_type=str)
-    target = made.topic(f"{name}-out", value_type=str, kafka=kafka)
-    seen = made.Table("seen", default=int)
-
-    @made.agent(source, sink=[target])
-    async def echo(stream: hw.Stream) -> AsyncIterator[str]:
-        async for key, value in stream.items():
-            seen[key] += 1
-            yield value
-
-    return made
 
 
 def letters(world: World) -> list[tuple[bytes | None, dict[str, Any]]]:
@@ -44,7 +27,7 @@ def letters(world: World) -> list[tuple[bytes | None, dict[str, Any]]]:
 
 def test_outputs_larger_than_their_topic_takes_go_to_dead_letters(broker: str, tmp_path: Path) -> None:
     name = f"large{secrets.token_hex(3)}"
-    world = World(lambda: echoing(name, **{"max.message.bytes": "2000"}), tmp_path, f"kafka://{broker}")
+    world = World(lambda: echoing(name, kafka={"max.message.bytes": "2000"}), tmp_path, f"kafka://{broker}")
     sizes = [10, 5000, 20, 30, 9000, 40]
     # By chance: brokers look at what a batch weighs when it is compressed.
     chance = random.Random(5)
@@ -69,7 +52,7 @@ def test_outputs_whose_time_the_broker_refuses_go_to_dead_letters_and_the_rest_i
     """Not to be known beforehand: the broker's answer decides, and the transaction is made anew without them."""
     name = f"times{secrets.token_hex(3)}"
     kafka = {"message.timestamp.before.max.ms": str(24 * HOUR_MS)}
-    world = World(lambda: echoing(name, **kafka), tmp_path, f"kafka://{broker}")
+    world = World(lambda: echoing(name, kafka=kafka), tmp_path, f"kafka://{broker}")
     now = hw_now()
     times = [now - HOUR_MS, now - 100 * HOUR_MS, now - 2000, now - 50 * HOUR_MS, now - 1000]
     values = [json.dumps(f"v{n}").encode() for n in range(len(times))]

@@ -30,7 +30,6 @@ from headwater.engine.news import listen
 from headwater.engine.pace import LOOK_S, WAIT_S
 from headwater.engine.positions import TaskState
 from headwater.log.interface import Transaction
-from headwater.log.refusal import refused_record
 from headwater.source.bounds import start_of
 
 if TYPE_CHECKING:
@@ -220,7 +219,7 @@ class Session:
                 await self._close_epoch(None)
             if self.pace is not None:
                 await self._look_at_others(self.pace, now_s)
-            if not self._busy and not self._has_progress():
+            if not self._is_at_work():
                 await self._flush_idle()
                 if not self._has_progress() and await self._all_done() and not self._is_at_work():
                     return
@@ -488,7 +487,7 @@ class Session:
         return self._has_caught_up() and not any(task.merge.waiting() or task.has_news() for task in tasks)
 
     def _is_at_work(self) -> bool:
-        """Tell whether anything came while it was asked whether all is done."""
+        """Tell whether a group is in hand, or an epoch open."""
         return bool(self._busy) or self._has_progress()
 
     def _has_progress(self) -> bool:
@@ -578,7 +577,7 @@ class Session:
                 appends.extend(changelog())
             if self.at_least_once:
                 # Outputs first: an epoch that stands says that they are there.
-                appends.extend(self._settled())
+                appends.extend(self.log.settle(self._divert))
             return self.log.commit(
                 Transaction(appends, places, member, [task.number for task in tasks], self._divert)
             )
@@ -605,16 +604,6 @@ class Session:
             point("epoch.store_moved")
         self.epochs += 1
         point("epoch.committed")
-
-    def _settled(self) -> list[Append]:
-        """Wait for the outputs that were sent ahead; return dead letters for those that the log refuses."""
-        letters = []
-        for each in self.log.settle():
-            letter = self._divert(each.append, each.index, each.reason)
-            if letter is None:
-                raise refused_record(self.log.url, each.append, each.reason)
-            letters.append(letter)
-        return letters
 
     def _divert(self, append: Append, index: int, reason: str) -> Append | None:
         """Make a dead letter of an output that the log refuses for itself."""

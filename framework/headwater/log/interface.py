@@ -16,13 +16,17 @@ Invariants: a task has at most one owner (I4); what a fenced member commits is r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headwater.core.batch import Append, Batch, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+Divert = Callable[[Append, int, str], Append | None]
+"""What is asked for a record that a log refuses: its append, its place in it, the reason. See Transaction."""
 
 READ_BYTES_MAX = 8 << 20
 """A read returns at most this much (or one record, if that is larger)."""
@@ -53,16 +57,7 @@ class Transaction:
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     member: Membership | None = None
     tasks: Collection[int] = ()
-    divert: Callable[[Append, int, str], Append | None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that a log refuses for itself: `index` is its place in `append`."""
-
-    append: Append
-    index: int
-    reason: str
+    divert: Divert | None = None
 
 
 class Placed(dict[TopicPartition, int]):
@@ -304,10 +299,11 @@ class Log(ABC):
         """
         self.append(appends, atomic=False)
 
-    def settle(self) -> list[Refused]:
-        """Wait until all that was sent is there; return the records that the log refuses for themselves, in order.
+    def settle(self, divert: Divert | None = None) -> list[Append]:
+        """Wait until all that was sent is there; return what `divert` gives for records that the log refuses for themselves.
 
-        Raises LogInterruptedError where it isn't known of all: whoever sent does it again.
+        Raises ValueRefusedError where it gives nothing for one, LogInterruptedError where it isn't known of all that they are
+        there: whoever sent does it again.
         """
         return []
 

@@ -9,14 +9,11 @@ from headwater.core.errors import (
     OffsetTrimmedError,
     PartitionCountError,
     UnknownNameError,
-    ValueRefusedError,
     did_you_mean,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from headwater.core.batch import Append
 
 
 def unknown_topic(url: str, topic: str, known: Iterable[str]) -> UnknownNameError:
@@ -37,14 +34,6 @@ def trimmed(topic: str, partition: int, offset: int, start: int) -> OffsetTrimme
         f"{topic}/{partition}@{offset} was trimmed from the log, which starts at {start}; read it from the archive, or "
         f"start at {start}",
         start=start,
-    )
-
-
-def refused_record(url: str, append: Append, reason: str) -> ValueRefusedError:
-    """Return the error for a record that the log refuses for itself, and nobody takes in its place."""
-    return ValueRefusedError(
-        f"{url} refuses a record for {append.topic}/{append.partition} for itself: {reason}; nothing of this call was kept; "
-        "send less, or raise the topic's limit"
     )
 
 

@@ -15,7 +15,7 @@ from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.errors import LogInterruptedError
 from headwater.log.extent import RECORD_BYTES, fitting, record_sizes
 from headwater.log.kafka.columns import as_batch
-from headwater.log.kafka.trouble import unavailable
+from headwater.log.kafka.trouble import UNKNOWN_PLACE, unavailable
 from headwater.log.refusal import trimmed
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ WAIT_S = 60.0
 
 CONSUME_MAX = 10_000
 RENEWED_MAX = 3
-_STALE = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
-)
 
 SILENT_S = 0.01
 SILENT_MAX = 5
@@ -202,7 +199,7 @@ class Cursor:
                 raise trimmed(*tp, offset, start)
             # Where it is no offset past the end, the consumer knows another topic of that name, which is gone.
             return offset <= self._topics.end(*tp, committed=False)
-        if error.code() in _STALE:
+        if error.code() in UNKNOWN_PLACE:
             return True
         raise unavailable(self._url, f"reading {tp}@{offset}", KafkaException(error))
 

@@ -164,8 +164,7 @@ class Fetcher:
     def _follow(self, order: str, lane: Lane) -> None:
         place = KafkaPartition(*lane.tp, lane.read_to)
         if order == "unassign":
-            if self._assigned.get(lane.tp) is lane:
-                del self._assigned[lane.tp]
+            self._assigned.pop(lane.tp, None)
             # One that was dropped before it was assigned, or whose topic is gone: there is nothing to take away.
             with suppress(KafkaException):
                 self._consumer.incremental_unassign([place])

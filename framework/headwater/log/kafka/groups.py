@@ -30,12 +30,7 @@ _GONE = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 
 
 def group_positions(
-    url: str,
-    admin: AdminClient,
-    group: str,
-    asked: Collection[TopicPartition] = (),
-    *,
-    transaction_s: float = 10.0,
+    url: str, admin: AdminClient, group: str, asked: Collection[TopicPartition] = (), *, transaction_s: float
 ) -> dict[TopicPartition, int]:
     """Return a group's positions once no open transaction moves them (`require_stable`, KIP-447).
 
@@ -44,63 +39,82 @@ def group_positions(
     for ever whose transaction has ended long since (seen with 4.3): after twice that time and its own delay they are left out,
     as if they had never been given. By then whatever was open when they were first asked for is committed or aborted.
     """
-    patience_s = 2 * transaction_s + BROKER_DELAY_S
-    found = _positions(url, admin, ConsumerGroupTopicPartitions(group), patience_s)
-    named = [KafkaPartition(*tp) for tp in sorted({*asked, *found})]
-    return _positions(url, admin, ConsumerGroupTopicPartitions(group, named), patience_s) if asked else found
+    what = f"the positions of group {group!r}"
+    request = ConsumerGroupTopicPartitions(group)
+    try:
+        if asked:
+            known, moving = _ask(admin, request, stable=False)
+            named = [KafkaPartition(*tp) for tp in sorted({*asked, *known, *moving})]
+            request = ConsumerGroupTopicPartitions(group, named)
+        return _settled(url, admin, request, 2 * transaction_s + BROKER_DELAY_S)
+    except (KafkaException, TimeoutError) as error:
+        raise unavailable(url, what, error) from error
 
 
-def _positions(
+def _settled(
     url: str, admin: AdminClient, request: ConsumerGroupTopicPartitions, patience_s: float
 ) -> dict[TopicPartition, int]:
-    group = request.group_id
-    pause = Event()
+    """Return positions that nobody moves. Raises KafkaException, TimeoutError."""
     patient_until_s: float | None = None
+    pause = Event()
     while True:
+        asked_s = SYSTEM_CLOCK.monotonic_s()
+        is_patient = patient_until_s is None or asked_s < patient_until_s
         try:
-            future = admin.list_consumer_group_offsets(
-                [request], require_stable=True, request_timeout=CALL_S
-            )[group]
-            found = future.result(CALL_S + 1)
-        except (KafkaException, TimeoutError) as error:
-            inner = kafka_error(error)
-            code = None if inner is None else inner.code()
-            if code in _GONE:
-                return {}
+            found, moving = _ask(admin, request, stable=True)
+        except KafkaException as error:
             # Where it was heard before that they are unstable, a call that isn't answered is asked again; then no more.
-            is_awaited = patient_until_s is not None and SYSTEM_CLOCK.monotonic_s() < patient_until_s
-            if code != KafkaError.UNSTABLE_OFFSET_COMMIT and not (
-                is_awaited and code == KafkaError._TIMED_OUT
-            ):
-                raise unavailable(url, f"the positions of group {group!r}", error) from error
+            passing = {KafkaError.UNSTABLE_OFFSET_COMMIT}
+            if patient_until_s is not None:
+                passing.add(KafkaError._TIMED_OUT)
+            inner = kafka_error(error)
+            if not is_patient or inner is None or inner.code() not in passing:
+                raise
         else:
-            places = found.topic_partitions or []
-            failed = [p for p in places if p.error is not None]
-            for p in failed:
-                if p.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                    raise unavailable(url, f"the positions of group {group!r}", KafkaException(p.error))
-            if patient_until_s is None or not failed:
-                is_over = not failed
-            else:
-                is_over = SYSTEM_CLOCK.monotonic_s() >= patient_until_s
-            if is_over:
-                if failed:
-                    log_.warning(
-                        "%s says for %.0f s that a transaction is about to move the positions of group %r in %s, longer than any "
-                        "may stay open; the records of epochs are read instead",
-                        url,
-                        patience_s,
-                        group,
-                        ", ".join(f"{p.topic}/{p.partition}" for p in failed),
-                    )
-                return {
-                    TopicPartition(p.topic, p.partition): p.offset
-                    for p in places
-                    if p.error is None and p.offset >= 0
-                }
+            if not moving:
+                return found
+            if not is_patient:
+                log_.warning(
+                    "%s says for %.0f s that a transaction is about to move the positions of group %r in %s, longer than any may "
+                    "stay open; the records of epochs are read instead",
+                    url,
+                    patience_s,
+                    request.group_id,
+                    ", ".join(map(str, moving)),
+                )
+                return found
         if patient_until_s is None:
-            patient_until_s = SYSTEM_CLOCK.monotonic_s() + patience_s
+            patient_until_s = asked_s + patience_s
         pause.wait(_PAUSE_S)
+
+
+def _ask(
+    admin: AdminClient, request: ConsumerGroupTopicPartitions, *, stable: bool
+) -> tuple[dict[TopicPartition, int], list[TopicPartition]]:
+    """Return positions, and (where they must be `stable`) the partitions whose position a transaction is about to move.
+
+    Raises KafkaException, TimeoutError.
+    """
+    found: dict[TopicPartition, int] = {}
+    moving: list[TopicPartition] = []
+    try:
+        future = admin.list_consumer_group_offsets([request], require_stable=stable, request_timeout=CALL_S)
+        places = future[request.group_id].result(CALL_S + 1).topic_partitions or []
+    except KafkaException as error:
+        inner = kafka_error(error)
+        if inner is not None and inner.code() in _GONE:
+            return found, moving
+        raise
+    for place in places:
+        tp = TopicPartition(place.topic, place.partition)
+        if place.error is None:
+            if place.offset >= 0:
+                found[tp] = place.offset
+        elif place.error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT:
+            moving.append(tp)
+        else:
+            raise KafkaException(place.error)
+    return found, moving
 
 
 def group_members(url: str, admin: AdminClient, group: str) -> int:

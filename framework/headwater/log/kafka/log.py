@@ -29,7 +29,6 @@ from headwater.log.interface import (
     Log,
     Membership,
     Placed,
-    Refused,
     Tail,
     TopicInfo,
     Transaction,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from headwater.core.batch import Append
+    from headwater.log.interface import Divert
 
 OPEN_S = 30.0
 OUTSIDE_TRANSACTION_S = 60.0
@@ -97,6 +97,7 @@ class KafkaLog(Log):
         self._members: list[KafkaMembership] = []
         self._single: Sender | None = None
         self._together: Sender | None = None
+        self._outside = f"headwater.outside.{uuid.uuid4().hex}"
         self._ahead: Sender | None = None
         self._sending = Lock()
         self._sending_ahead = Lock()
@@ -105,9 +106,7 @@ class KafkaLog(Log):
         self._written: dict[TopicPartition, int] = {}
         self._moved: dict[str, set[TopicPartition]] = {}
         # How long a member's transaction may stay open.
-        self._transaction_s = 10.0
-        if "transaction.timeout.ms" in self._settings:
-            self._transaction_s = float(self._settings["transaction.timeout.ms"]) / 1000
+        self._transaction_s = float(self._settings.get("transaction.timeout.ms", 10_000)) / 1000
         self._closed = False
 
     # Topics
@@ -250,11 +249,7 @@ class KafkaLog(Log):
         return placed
 
     def _append_each(self, appends: Sequence[Append]) -> Placed:
-        if self._single is None or not self._single.is_open:
-            self._single = Sender(
-                self.url, self._topics, producer_settings(self._servers, self._settings), None
-            )
-            self._single.open(OPEN_S)
+        self._single = self._opened(self._single, self._settings)
         return self._single.append(appends)
 
     def send(self, appends: Sequence[Append]) -> None:
@@ -264,29 +259,36 @@ class KafkaLog(Log):
             self._check_place(append.topic, append.partition)
         with self._sending_ahead:
             self._check_open()
-            if self._ahead is None or not self._ahead.is_open:
-                settings = producer_settings(self._servers, self._settings)
-                # Nobody waits for more: what comes while a request is under way makes the next batch.
-                if "linger.ms" not in self._settings:
-                    settings["linger.ms"] = "0"
-                self._ahead = Sender(self.url, self._topics, settings, None)
-                self._ahead.open(OPEN_S)
+            # Nobody waits for more: what comes while a request is under way makes the next batch.
+            self._ahead = self._opened(self._ahead, {"linger.ms": "0", **self._settings})
             self._ahead.send([append for append in appends if len(append)])
 
-    def settle(self) -> list[Refused]:
+    def settle(self, divert: Divert | None = None) -> list[Append]:
         """Wait for what was sent."""
         with self._sending_ahead:
-            return [] if self._ahead is None else self._ahead.settle()
+            # One that was given up has said why, and holds nothing any more.
+            if self._ahead is None or not self._ahead.is_open:
+                return []
+            return self._ahead.settle(divert)
 
     def _append_together(self, appends: Sequence[Append]) -> Placed:
-        if self._together is None or not self._together.is_open:
-            name = f"headwater.outside.{uuid.uuid4().hex}" if self._together is None else self._together.id
-            settings = producer_settings(self._servers, self._settings, name, OUTSIDE_TRANSACTION_S)
-            self._together = Sender(self.url, self._topics, settings, name)
-            self._together.open(OPEN_S)
+        self._together = self._opened(self._together, self._settings, self._outside)
         placed = self._together.commit("", appends, {}, None, None)
         self._await_visible(placed.ends)
         return placed
+
+    def _opened(self, sender: Sender | None, settings: Mapping[str, str], name: str | None = None) -> Sender:
+        """Return the sender, or a new one where there is none that can be used."""
+        if sender is not None and sender.is_open:
+            return sender
+        made = Sender(
+            self.url,
+            self._topics,
+            producer_settings(self._servers, settings, name, OUTSIDE_TRANSACTION_S),
+            name,
+        )
+        made.open(OPEN_S)
+        return made
 
     def _await_visible(self, written: Mapping[TopicPartition, int]) -> None:
         """Wait until the transaction's markers are written: the commit is decided before readers see it."""

@@ -26,7 +26,7 @@ from headwater.core.batch import Append, TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.core.crash import point
 from headwater.core.errors import ValueRefusedError
-from headwater.log.interface import Placed, Refused
+from headwater.log.interface import Placed
 from headwater.log.kafka.columns import message_time
 from headwater.log.kafka.trouble import (
     MOVED_ON,
@@ -35,11 +35,11 @@ from headwater.log.kafka.trouble import (
     kafka_error,
     unavailable,
 )
-from headwater.log.refusal import refused_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from headwater.log.interface import Divert
     from headwater.log.kafka.topics import Topics
 
 FLUSH_S = 30.0
@@ -79,8 +79,9 @@ class Sender:
         self.id = transactional_id
         self._producer: Producer | None = None
         self._in_transaction = False
-        # Of what was sent and not settled: record, reason, whether it was refused for itself.
-        self._unsent: list[tuple[Append, str, bool]] = []
+        # Of what was sent and not settled: single records that were refused for themselves, and why others were lost.
+        self._refused: list[tuple[Append, str]] = []
+        self._lost: list[KafkaError] = []
 
     def open(self, timeout_s: float) -> None:
         """Connect; what an earlier producer of the same id left open is aborted, or known to be committed, then."""
@@ -149,39 +150,44 @@ class Sender:
                 try:
                     self._produce(producer, single, partial(self._sent, single), each=True)
                 except _Refused as refused:
-                    self._unsent.append((single, next(iter(refused.places.values())), True))
+                    self._refused.append((single, next(iter(refused.places.values()))))
         producer.poll(0)
 
     def _sent(self, single: Append, error: KafkaError | None, _message: Any) -> None:
-        if error is not None:
-            self._unsent.append((single, error.str(), error.code() in REFUSED_RECORD))
+        if error is None:
+            return
+        if error.code() in REFUSED_RECORD:
+            self._refused.append((single, error.str()))
+        else:
+            self._lost.append(error)
 
-    def settle(self) -> list[Refused]:
-        """Wait for all that was sent; return what the brokers refuse for itself.
+    def settle(self, divert: Divert | None) -> list[Append]:
+        """Wait for all that was sent; return what stands for records that brokers refuse for themselves.
 
         A batch is refused for its size as a whole: each of its records is tried alone then, behind those sent since.
         """
-        producer = self._required()
-        left = producer.flush(FLUSH_S)
-        unsent, self._unsent = self._unsent, []
-        for _, reason, is_own in unsent:
-            if not is_own:
-                self.close()
-                raise unavailable(
-                    self._url, f"sending ({reason})", KafkaException(KafkaError(KafkaError._FAIL))
-                )
+        left = self._required().flush(FLUSH_S)
+        refused, self._refused = self._refused, []
+        lost, self._lost = self._lost, []
         if left:
+            lost.append(KafkaError(KafkaError._TIMED_OUT))
+        if lost:
             self.close()
-            raise unavailable(self._url, "sending", KafkaException(KafkaError(KafkaError._TIMED_OUT)))
-        refused = []
-        for single, reason, _ in unsent:
-            if not self.is_open:
-                self.open(FLUSH_S)
-            try:
-                self.append([single])
-            except ValueRefusedError:
-                refused.append(Refused(single, 0, reason))
-        return refused
+            raise unavailable(self._url, "sending", KafkaException(lost[0]))
+        return [
+            self._instead(single, 0, reason, divert)
+            for single, reason in refused
+            if not self._is_taken_alone(single)
+        ]
+
+    def _is_taken_alone(self, single: Append) -> bool:
+        if not self.is_open:
+            self.open(FLUSH_S)
+        try:
+            self.append([single])
+        except ValueRefusedError:
+            return False
+        return True
 
     # Transactions
 
@@ -191,7 +197,7 @@ class Sender:
         appends: Sequence[Append],
         positions: Mapping[TopicPartition, int],
         metadata: Callable[[], Any] | None,
-        divert: Callable[[Append, int, str], Append | None] | None,
+        divert: Divert | None,
     ) -> Placed:
         """Commit one transaction; return the base offset in each partition.
 
@@ -351,7 +357,7 @@ class Sender:
         self,
         appends: Sequence[Append],
         places: Mapping[tuple[int, int], str],
-        divert: Callable[[Append, int, str], Append | None] | None,
+        divert: Divert | None,
     ) -> list[Append]:
         """Return the appends without the refused records, and what stands for each at the end."""
         by_append: dict[int, dict[int, str]] = defaultdict(dict)
@@ -365,12 +371,19 @@ class Sender:
                 kept.append(append)
                 continue
             for index, reason in sorted(gone.items()):
-                letter = None if divert is None else divert(append, index, reason)
-                if letter is None:
-                    raise refused_record(self._url, append, reason)
-                instead.append(letter)
+                instead.append(self._instead(append, index, reason, divert))
             kept.append(_without(append, gone))
         return [*kept, *instead]
+
+    def _instead(self, append: Append, index: int, reason: str, divert: Divert | None) -> Append:
+        """Return what stands for a refused record. Raises ValueRefusedError."""
+        letter = None if divert is None else divert(append, index, reason)
+        if letter is None:
+            raise ValueRefusedError(
+                f"{self._url} refuses a record for {append.topic}/{append.partition} for itself: {reason}; nothing of "
+                "this call was kept; send less, or raise the topic's limit"
+            )
+        return letter
 
     def _required(self) -> Producer:
         if self._producer is None:

@@ -15,7 +15,7 @@ from headwater.core.errors import LogInterruptedError, MisuseError
 from headwater.core.names import check_topic
 from headwater.log.interface import TopicInfo
 from headwater.log.kafka.settings import admin_settings
-from headwater.log.kafka.trouble import MOVING, kafka_error, unavailable
+from headwater.log.kafka.trouble import MOVING, UNKNOWN_PLACE, kafka_error, unavailable
 from headwater.log.refusal import check_partitions, unknown_partition, unknown_topic
 
 if TYPE_CHECKING:
@@ -210,11 +210,7 @@ class Topics:
             except (KafkaException, TimeoutError) as error:
                 inner = kafka_error(error)
                 # A leader that just moved, or a topic that was just made.
-                if inner is not None and inner.code() in (
-                    KafkaError.UNKNOWN_TOPIC_OR_PART,
-                    KafkaError._UNKNOWN_TOPIC,
-                    KafkaError._UNKNOWN_PARTITION,
-                ):
+                if inner is not None and inner.code() in UNKNOWN_PLACE:
                     for tp in asked:
                         self.refuse_missing(*tp)
                 if inner is None or inner.code() not in MOVING or SYSTEM_CLOCK.monotonic_s() > deadline_s:

@@ -29,11 +29,13 @@ MOVED_ON = frozenset(
 )
 """The group's generation is another than the commit named: its tasks may still be this member's."""
 
-MOVING = frozenset(
+UNKNOWN_PLACE = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+"""No such topic or partition, or the broker that was asked hasn't heard of it yet."""
+
+MOVING = UNKNOWN_PLACE | frozenset(
     {
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.FENCED_LEADER_EPOCH,
