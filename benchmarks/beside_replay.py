@@ -8,13 +8,13 @@ earliest` runs again and again beside it, at its default (it gives way) and with
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
@@ -24,6 +24,7 @@ from confluent_kafka import OFFSET_END
 from benchmarks import data, kafka_topics
 from benchmarks.figure import Limit
 from benchmarks.kafka_latency import BROKER_WARM_S, Latency
+from benchmarks.running import Place, stop
 
 TIMES = 1.5
 WARM_S = 3.0
@@ -35,81 +36,50 @@ class Beside:
     def __init__(self, bootstrap: str, folder: Path) -> None:
         """Name its topics."""
         self.bootstrap = bootstrap
-        self.folder = folder
-        self.name = f"beside-{uuid4().hex[:8]}"
-        self.replays = 0
-
-    def command(self, *arguments: str) -> list[str]:
-        """Return a command of the app."""
-        return [
-            sys.executable, "-m", "headwater", "-A", "benchmarks.apps.running", "--log", f"kafka://{self.bootstrap}",
-            "--state", f"{self.folder}/state", "--archive", f"file://{self.folder}/archive", *arguments,
-        ]  # fmt: skip
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of its commands."""
-        return {
-            **os.environ,
-            "BENCH_APP": self.name,
-            "BENCH_TOPIC": f"{self.name}-in",
-            "BENCH_OUTPUT": self.name,
-        }
-
-    def run(self, *arguments: str) -> None:
-        """Run a command to its end."""
-        subprocess.run(
-            self.command(*arguments), env=self.environment(), check=True, stdout=subprocess.DEVNULL
+        self.output = f"beside-{uuid4().hex[:8]}"
+        self.topic = f"{self.output}-in"
+        self.place = Place(
+            folder,
+            "benchmarks.apps.running",
+            {"BENCH_APP": self.output, "BENCH_TOPIC": self.topic, "BENCH_OUTPUT": self.output},
+            f"kafka://{bootstrap}",
         )
+        self.replays = 0
 
     def prepare(self, records: int) -> None:
         """Fill the topic with a history, work it off, and archive it."""
-        kafka_topics.create(self.bootstrap, self.name)
-        clicks = (
-            data.Clicks(
-                c.partition,
-                c.base,
-                c.timestamps,
-                c.keys,
-                [b'%s,"sent":0}' % value[:-1] for value in c.values],
-            )
-            for c in data.batches(records)
-        )
-        kafka_topics.fill(self.bootstrap, f"{self.name}-in", clicks)
-        self.run("worker", "--until-idle")
-        self.run("archive", "run", "--until-idle")
+        kafka_topics.create(self.bootstrap, self.output)
+        kafka_topics.fill(self.bootstrap, self.topic, map(_sent_long_ago, data.batches(records)))
+        self.place.run("worker", "--until-idle")
+        self.place.run("archive", "run", "--until-idle")
 
     @contextmanager
-    def live(self) -> Iterator[subprocess.Popen[bytes]]:
+    def live(self) -> Iterator[subprocess.Popen[str]]:
         """Run the live worker."""
-        worker = subprocess.Popen(self.command("worker"), env=self.environment(), stdout=subprocess.DEVNULL)
+        worker = self.place.start("worker")
         try:
             yield worker
         finally:
-            worker.terminate()
-            worker.wait(30)
+            stop(worker)
 
     @contextmanager
     def replaying(self, *options: str) -> Iterator[None]:
         """Replay the history, again and again."""
-        ended, trouble = Event(), []
+        ended = Event()
+        codes: list[int] = []
 
         def run() -> None:
-            while not ended.is_set():
+            while not ended.is_set() and not any(codes):
                 self.replays += 1
-                replay = subprocess.Popen(
-                    self.command("replay", "--from", "earliest", "--as", f"r{self.replays}", *options),
-                    env=self.environment(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
+                replay = self.place.start(
+                    "replay", "--from", "earliest", "--as", f"r{self.replays}", *options
                 )
-                while replay.poll() is None and not ended.wait(0.1):
-                    pass
-                if replay.poll() is None:
-                    replay.kill()
-                    replay.wait()
-                elif replay.returncode:
-                    trouble.append(f"a replay ended with {replay.returncode}")
-                    return
+                while replay.poll() is None:
+                    if ended.wait(0.1):
+                        replay.kill()
+                        replay.wait()
+                        return
+                codes.append(replay.returncode)
 
         thread = Thread(target=run)
         thread.start()
@@ -118,16 +88,20 @@ class Beside:
         finally:
             ended.set()
             thread.join()
-        if trouble:
-            raise SystemExit(trouble[0])
+        if any(codes):
+            raise SystemExit(f"a replay ended with {codes[-1]}")
 
-    def measure(self, worker: subprocess.Popen[bytes], seconds: float) -> float:
+    def measure(self, worker: subprocess.Popen[str], seconds: float) -> float:
         """Return the p99 of what comes in now, in ms."""
         latency = Latency(
-            self.bootstrap, f"{self.name}-in", self.name, committed=True, begin=OFFSET_END, warm_s=WARM_S
+            self.bootstrap, self.topic, self.output, committed=True, begin=OFFSET_END, warm_s=WARM_S
         )
         latency.process = worker
         return latency.measure(seconds)[1]
+
+
+def _sent_long_ago(clicks: data.Clicks) -> data.Clicks:
+    return replace(clicks, values=[b'%s,"sent":0}' % value[:-1] for value in clicks.values])
 
 
 def main() -> int:
@@ -141,21 +115,21 @@ def main() -> int:
         kafka_topics.warm(bootstrap, BROKER_WARM_S)
         beside = Beside(bootstrap, Path(folder))
         beside.prepare(options.records)
-        ratios: dict[str, list[float]] = {"default": [], "--urgent": []}
+        ratios: dict[str, list[float]] = {"": [], "--urgent": []}
         with beside.live() as worker:
             beside.measure(worker, options.seconds)  # not shown: the broker's path for this app warms up
             for _ in range(options.pairs):
-                for way, found in ratios.items():
+                for option, found in ratios.items():
                     alone = beside.measure(worker, options.seconds)
-                    with beside.replaying(*(["--urgent"] if way == "--urgent" else [])):
+                    with beside.replaying(*filter(None, [option])):
                         both = beside.measure(worker, options.seconds)
                     found.append(both / alone)
                     sys.stdout.write(
-                        f"  p99 alone {alone:7.1f} ms, beside a replay ({way}) {both:7.1f} ms, ratio {both / alone:.2f}\n"
+                        f"  p99 alone {alone:7.1f} ms, beside `replay {option}` {both:7.1f} ms, ratio {both / alone:.2f}\n"
                     )
                     sys.stdout.flush()
     sys.stdout.write(f"  beside an urgent replay: median ratio {statistics.median(ratios['--urgent']):.2f}\n")
-    limit = Limit("live p99 beside a replay", statistics.median(ratios["default"]), TIMES, "times that alone")
+    limit = Limit("live p99 beside a replay", statistics.median(ratios[""]), TIMES, "times that alone")
     return 0 if limit.show() else 1
 
 

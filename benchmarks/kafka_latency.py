@@ -158,7 +158,7 @@ class Latency:
         self.topic = topic
         self.output = output
         self.committed = committed
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
         self._random = Random(data.SEED)
         self._sent: dict[int, None] = {}
         self._sums: dict[str, float] = {}

@@ -20,11 +20,13 @@ class Place:
     folder: Path
     app: str = "benchmarks.apps.spend"
     environment: dict[str, str] = field(default_factory=dict)
+    kafka: str = ""
+    """The URL of the brokers the log is on, or nothing for a log in the folder."""
 
     @property
     def log(self) -> str:
         """The log's URL."""
-        return f"file://{self.folder}/log"
+        return self.kafka or f"file://{self.folder}/log"
 
     @property
     def archive(self) -> str:

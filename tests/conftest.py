@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sharing import Sharing, turn
+
 # The gate must give the same answer twice: examples come from the test's own name, and no deadline,
 # because a shared machine stalls. `HYPOTHESIS_PROFILE=explore` looks for new examples instead.
 settings.register_profile(
@@ -36,15 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Share the tests in our way."""
-    from tests.sharing import Sharing
-
     return Sharing(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests on brokers time, and put all in an order in which none waits for another."""
-    from tests.sharing import turn
-
     for item in items:
         if item.get_closest_marker("broker") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BROKER_TIMEOUT_S))

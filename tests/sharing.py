@@ -8,7 +8,6 @@ Protocol
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadScopeScheduling
@@ -16,8 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     import pytest
 
-KAFKA = Path("tests/kafka")
-ALONE = frozenset(str(KAFKA / f"test_{name}.py") for name in ("event_time", "failing", "flights", "follow"))
+ALONE = frozenset(f"tests/kafka/test_{name}.py" for name in ("event_time", "failing", "flights", "follow"))
 
 
 class Sharing(LoadScopeScheduling):  # type: ignore[misc]

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -59,7 +60,7 @@ class Year:
         folder = self.folder / f"p{self.partitions}-{name}"
         folder.mkdir(parents=True)
         if self.kafka:
-            empty(self.kafka, *TOPICS, "departures_late", "flights")
+            empty(self.kafka, *TOPICS, "flights")
         return Place(folder, app, note=self.note, log=self.kafka)
 
     def check(self, what: str, same: bool) -> None:
@@ -212,21 +213,12 @@ def _projected(truth: Truth, columns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def show(
-    streams: Path, folder: Path, partitions: int, note: Callable[[str], None] = print, *, kafka: bool = False
+    streams: Path, folder: Path, partitions: int, note: Callable[[str], None] = print, *, kafka: str = ""
 ) -> Year:
     """Run one layout, and return what it found."""
     began_s = time.perf_counter()
-    year = Year(streams, folder, partitions, note)
-    if kafka:
-        cluster = Cluster(folder / "cluster")
-        try:
-            cluster.start()
-            year.kafka = cluster.url
-            year.run()
-        finally:
-            cluster.close()
-    else:
-        year.run()
+    year = Year(streams, folder, partitions, note, kafka=kafka)
+    year.run()
     note(
         f"{partitions} partitions: {year.compared} comparisons, {len(year.failures)} differ, "
         f"{time.perf_counter() - began_s:.0f} s"
@@ -239,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.equivalence.year")
     parser.add_argument("streams", type=Path, metavar="DIR", help="the year's streams")
     parser.add_argument(
-        "--partitions", type=int, action="append", metavar="N", help="a layout (else 1 and 4)"
+        "--partitions", type=int, action="append", metavar="N", help="a layout (else 1 and 4; over Kafka 4)"
     )
     parser.add_argument("--folder", type=Path, metavar="WORK", help="where to work (else a temporary folder)")
     parser.add_argument("--kafka", action="store_true", help="over a broker (needs Java and Maven)")
@@ -249,11 +241,14 @@ def main() -> None:
     def note(line: str) -> None:
         print(line, flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        for partitions in options.partitions or ((4,) if options.kafka else (1, 4)):
-            year = show(
-                options.streams, options.folder or Path(folder), partitions, note, kafka=options.kafka
-            )
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
+        kafka, layouts = "", [1, 4]
+        if options.kafka:
+            cluster = ends.enter_context(closing(Cluster(Path(folder) / "cluster")))
+            cluster.start()
+            kafka, layouts = cluster.url, [4]
+        for partitions in options.partitions or layouts:
+            year = show(options.streams, options.folder or Path(folder), partitions, note, kafka=kafka)
             failures += year.failures
     sys.exit("\n".join(failures) if failures else 0)
 
