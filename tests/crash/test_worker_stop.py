@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections import Counter
@@ -26,6 +27,16 @@ def stop(worker: Worker, number: signal.Signals = signal.SIGTERM) -> float:
     assert took_s < STOP_S, worker.errors()[-4000:]
     assert "Traceback" not in worker.errors()
     return took_s
+
+
+def workers_of(worker: Worker) -> list[psutil.Process]:
+    """Return the processes it has started as workers; what libraries start while they are imported (`file`) is none."""
+    found = []
+    for child in psutil.Process(worker.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def seen(path: Path) -> Counter[str]:
@@ -116,10 +127,9 @@ def test_a_stop_of_several_processes_ends_all_of_them(shop: Shop, capsys: pytest
 @pytest.mark.parametrize("wait_s", [0.0, 0.3, 0.8])
 def test_a_stop_while_processes_start_leaves_none_behind(shop: Shop, wait_s: float) -> None:
     worker = shop.start(command=(*LIVE, "--processes", "3"))
-    wait_until(lambda: len(psutil.Process(worker.pid).children()) > 0, "a child", worker)
-    children = psutil.Process(worker.pid).children(recursive=True)
+    wait_until(lambda: len(workers_of(worker)) > 0, "a child", worker)
     time.sleep(wait_s)
-    children = psutil.Process(worker.pid).children(recursive=True) or children
+    children = workers_of(worker)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait(STOP_S) == 0, worker.errors()
     _gone, alive = psutil.wait_procs(children, timeout=3)
