@@ -29,6 +29,7 @@ from headwater.engine.inputs import BROADCAST
 from headwater.engine.news import listen
 from headwater.engine.pace import LOOK_S, WAIT_S
 from headwater.engine.positions import TaskState
+from headwater.engine.tally import Tally
 from headwater.log.interface import Transaction
 from headwater.source.bounds import start_of
 
@@ -96,6 +97,7 @@ class Session:
         self.ready = ready
         self.records = 0
         self.epochs = 0
+        self.tally = Tally(plan.app)
         self.switch = False
         self._member: Membership | None = None
         self._pumps: dict[int, asyncio.Task[None]] = {}
@@ -140,6 +142,7 @@ class Session:
             watcher.cancel()
             await asyncio.wait([watcher])
             await self._abandon()
+            self.tally.tell()
 
     async def _back_off(self) -> None:
         """Wait before joining again, longer each time; a stop ends the wait."""
@@ -603,6 +606,7 @@ class Session:
             task.committed(state, reached)
             point("epoch.store_moved")
         self.epochs += 1
+        self.tally.add(appends)
         point("epoch.committed")
 
     def _divert(self, append: Append, index: int, reason: str) -> Append | None:
