@@ -155,8 +155,8 @@ class Cursor:
             if clock.monotonic_s() > deadline_s:
                 self.leave()
                 raise LogInterruptedError(
-                    f"{self._url} gave nothing of {tp}@{offset} for {WAIT_S:.0f} s, though there is something: is a transaction "
-                    "open there, or a broker down? try again (see `headwater doctor`)"
+                    f"{self._url} gave nothing of {tp}@{offset} for {WAIT_S:.0f} s, though there is something: a transaction "
+                    "is open there, or a broker is down; try again, and ask `headwater doctor` whether that transaction ever ends"
                 )
 
     def _fill(self, end: int | None, bytes_max: int) -> None:

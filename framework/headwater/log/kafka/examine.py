@@ -1,25 +1,39 @@
-"""What `headwater doctor` says of a cluster: its brokers, and those of their settings that exactly once hangs on."""
+"""What `headwater doctor` says of a cluster: its brokers, those of their settings that exactly once hangs on, open transactions."""
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING
 
 import confluent_kafka
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ConfigResource
 
+from headwater.core.batch import TopicPartition
+from headwater.core.clock import SYSTEM_CLOCK
 from headwater.log.interface import Finding
 from headwater.log.kafka.trouble import unavailable
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+    from collections.abc import Collection
+
+    from headwater.log.kafka.topics import Topics
 
 CALL_S = 15.0
-HOUR_MS = 3_600_000
+OPEN_S = 12.0
+"""A transaction that is open for longer is told of: a worker's is aborted after `transaction.timeout.ms`, 10 s, or less."""
+LOOK_S = 1.0
+NAMED_MAX = 5
+
+_PAUSE = Event()
 
 
-def examine(url: str, admin: AdminClient) -> list[Finding]:
-    """Return what was found. Raises LogInterruptedError, LogUnavailableError."""
+def examine(url: str, topics: Topics, *, open_s: float = OPEN_S) -> list[Finding]:
+    """Return what was found. Raises LogInterruptedError, LogUnavailableError.
+
+    It takes up to `open_s` where transactions are open: whether they end is waited for.
+    """
+    admin = topics.admin
     client = f"confluent-kafka {confluent_kafka.version()}, librdkafka {confluent_kafka.libversion()[0]}"
     try:
         cluster = admin.describe_cluster(request_timeout=CALL_S).result(CALL_S + 1)
@@ -43,7 +57,36 @@ def examine(url: str, admin: AdminClient) -> list[Finding]:
         value = config.get(name)
         if value is not None:
             found.append(Finding(name, value, advice if int(value) > most else ""))
+    found.append(_open_transactions(topics, open_s))
     return found
+
+
+def _open_transactions(topics: Topics, open_s: float) -> Finding:
+    """Look for transactions that hold up readers and do not end: for ever, where a broker has lost their end."""
+    check = "open transactions"
+    deadline_s = SYSTEM_CLOCK.monotonic_s() + open_s
+    everywhere = [TopicPartition(i.name, p) for i in topics.all().values() for p in range(i.partitions)]
+    held = _held_up(topics, everywhere)
+    while held and SYSTEM_CLOCK.monotonic_s() < deadline_s:
+        _PAUSE.wait(LOOK_S)
+        now = _held_up(topics, held)
+        held = {tp: offset for tp, offset in held.items() if now.get(tp) == offset}
+    if not held:
+        return Finding(check, "none that readers wait for")
+    places = [f"{tp}@{offset}" for tp, offset in sorted(held.items())]
+    shown = ", ".join(places[:NAMED_MAX]) + (", …" if len(places) > NAMED_MAX else "")
+    return Finding(
+        check,
+        f"readers wait at {len(places)} places for a transaction that is open for {open_s:.0f} s and more: {shown}",
+        "where no producer is at work on it, a broker has lost its end: `kafka-transactions.sh find-hanging` tells whose it is, "
+        "`kafka-transactions.sh abort --topic T --partition P --start-offset OFFSET` ends it",
+    )
+
+
+def _held_up(topics: Topics, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return the last stable offset of those partitions that have records behind it."""
+    stable, ends = topics.ends(partitions), topics.ends(partitions, committed=False)
+    return {tp: offset for tp, offset in stable.items() if offset < ends[tp]}
 
 
 def _copies(config: dict[str, str], brokers: int) -> Finding:

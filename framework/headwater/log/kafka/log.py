@@ -418,9 +418,9 @@ class KafkaLog(Log):
             bell.ring()
 
     def examine(self) -> list[Finding]:
-        """Look at the brokers' settings that our guarantees hang on."""
+        """Look at the brokers' settings that our guarantees hang on, and for transactions that nobody ends."""
         self._check_open()
-        return examine(self.url, self._topics.admin)
+        return examine(self.url, self._topics)
 
     # Life
 
