@@ -1,7 +1,7 @@
-"""Row groups of a distant storage read ahead: several at a time, handed on in order, bounded in bytes.
+"""Row groups read ahead in threads, handed on in order, bounded in bytes.
 
-A row group takes a round trip, so one at a time would leave the reader waiting for most of the time. On this machine's own
-disk it is not done: measured, decoding in a thread gains nothing beside a loop that keeps the interpreter's lock.
+From a distant storage several at a time: a row group takes a round trip, so one at a time would leave the reader waiting for
+most of the time. From this machine's own disk one at a time, decoded beside the loop that works on the one before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
 AHEAD_BYTES_MAX = 32 << 20
-"""What one partition's reader holds decoded or under way; the row group being waited for may be larger."""
+"""What one partition's reader of a distant storage holds under way or decoded, beside the row group it waits for."""
+ONE = 1
+"""The same for this machine's own disk: one row group, whatever its size."""
 THREADS = 8
 
 Step = tuple[SegmentReader, int] | Batch
@@ -47,27 +49,31 @@ def read_ahead(steps: Iterator[Step], pool: Executor, *, bytes_max: int = AHEAD_
     total = 0
     failure: Exception | None = None
     more = True
-    try:
-        while True:
-            while more and (not waiting or total < bytes_max):
-                try:
-                    step = next(steps, None)
-                except Exception as error:
-                    failure, step = error, None
-                if step is None:
-                    more = False
-                    break
-                cost = _cost(step)
-                waiting.append((pool.submit(_decode_alone, step), cost))
-                total += cost
-            if not waiting:
-                if failure is not None:
-                    raise failure
+
+    def begin() -> None:
+        nonlocal total, failure, more
+        while more and (not waiting or total < bytes_max):
+            try:
+                step = next(steps, None)
+            except Exception as error:
+                failure, step = error, None
+            if step is None:
+                more = False
                 return
+            cost = max(1, _cost(step))
+            waiting.append((pool.submit(_decode_alone, step), cost))
+            total += cost
+
+    try:
+        begin()
+        while waiting:
             future, cost = waiting.popleft()
-            batch = future.result()
             total -= cost
-            yield batch
+            # Before this one is waited for or worked on: that is the time to decode the next.
+            begin()
+            yield future.result()
+        if failure is not None:
+            raise failure
     finally:
         for future, _ in waiting:
             future.cancel()

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from headwater.archive import layout
-from headwater.archive.ahead import THREADS, Step, decode, read_ahead
+from headwater.archive.ahead import AHEAD_BYTES_MAX, ONE, THREADS, Step, read_ahead
 from headwater.archive.meta import read_meta
 from headwater.archive.reader import Facts, Footers, SegmentReader
 from headwater.archive.segment import Footer, Place
@@ -290,7 +290,8 @@ class Archive:
             return
         position = offset
         steps = self._plan(place, offset, end, allow_gaps=allow_gaps)
-        for batch in read_ahead(steps, self._threads()) if self.is_remote else map(decode, steps):
+        ahead = AHEAD_BYTES_MAX if self.is_remote else ONE
+        for batch in read_ahead(steps, self._threads(), bytes_max=ahead):
             part = batch.slice(position, batch.next if end is None else min(end, batch.next))
             position = part.next
             yield from _cut(part, rows_max)
