@@ -151,9 +151,12 @@ class Renamed(Log):
                 )
             )
 
-    def positions(self, group: str) -> dict[TopicPartition, int]:
+    def positions(
+        self, group: str, of: Collection[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
         with self.plain():
-            found = self.inner.positions(self.prefix + group)
+            named = None if of is None else [self.there(tp) for tp in of]
+            found = self.inner.positions(self.prefix + group, named)
             return {self.here(tp): offset for tp, offset in found.items()}
 
     def forget_group(self, group: str) -> None:

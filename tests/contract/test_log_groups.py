@@ -157,3 +157,16 @@ def test_groups_are_apart(log: Log) -> None:
     assert [one.heartbeat().owned, two.heartbeat().owned] == [{0}, {0}]
     log.commit(Transaction((), {TopicPartition("in", 0): 1}, one, [0]))
     assert (log.positions("g"), log.positions("h")) == ({TopicPartition("in", 0): 1}, {})
+
+
+def test_positions_are_asked_for_by_name(log: Log) -> None:
+    member = log.join("g", 2)
+    assert member.heartbeat().owned == {0, 1}
+    first, second, third = (TopicPartition("in", number) for number in range(3))
+    assert log.positions("g", [first]) == {}
+    log.commit(Transaction((), {first: 1, second: 2}, member, [0, 1]))
+    assert log.positions("g", [first]) == {first: 1}
+    assert log.positions("g", [third, second, first]) == {first: 1, second: 2}
+    assert log.positions("g", [third]) == {}
+    assert log.positions("g", []) == {}
+    assert log.positions("h", [first]) == {}

@@ -209,6 +209,9 @@ def test_a_stopped_member_that_wakes_up_is_fenced(
         member = log.join(name, 4, lease_s=6)
         assert settle([member], 4, within_s=30) == [frozenset(range(4))]
         # Waits for the zombie's transaction to time out, where it holds one open.
+        assert log.positions(name, [TopicPartition(name, n) for n in range(2)]) == {
+            TopicPartition(name, 0): 1
+        }
         assert log.positions(name) == {TopicPartition(name, 0): 1}
         log.commit(Transaction(record(name, b"second"), {TopicPartition(name, 0): 2}, member, range(4)))
         process.send_signal(signal.SIGCONT)

@@ -140,12 +140,13 @@ class Positions:
     def load(self, tasks: Iterable[int]) -> dict[int, TaskState]:
         """Return the last state of each task that has one. Raises RecoveryError where positions and records disagree."""
         asked = list(tasks)
-        positions = self.log.positions(self.group)
+        places = [TopicPartition(self.tasks, task) for task in asked]
+        positions = self.log.positions(self.group, places)
         # Asked for after the positions: a commit that moved them lies before it, seen by readers or not yet.
         end = self.log.end_offset(self.epochs, 0, uncommitted=True)
         # Tasks that are taken now may have records of other workers up to here.
         self._hint = max(self._hint, end)
-        hints = {t: positions[tp] for t in asked if (tp := TopicPartition(self.tasks, t)) in positions}
+        hints = {tp.partition: positions[tp] for tp in places if tp in positions}
         states = self._hinted(hints, end)
         if len(hints) < len(asked):
             self._fold(end)

@@ -18,7 +18,16 @@ from headwater.core.errors import FencedError, MisuseError, PartitionCountError
 from headwater.log.interface import Assignment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+    from headwater.core.batch import TopicPartition
+
+
+def chosen(
+    positions: Mapping[TopicPartition, int], of: Collection[TopicPartition] | None
+) -> dict[TopicPartition, int]:
+    """Return a group's positions: all, or those `of` these partitions."""
+    return dict(positions) if of is None else {tp: positions[tp] for tp in of if tp in positions}
 
 
 @dataclass(slots=True)

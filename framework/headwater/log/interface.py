@@ -248,8 +248,13 @@ class Log(ABC):
         """
 
     @abstractmethod
-    def positions(self, group: str) -> dict[TopicPartition, int]:
-        """Return a group's committed next offsets."""
+    def positions(
+        self, group: str, of: Collection[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
+        """Return a group's committed next offsets: all, or those `of` these partitions that have one.
+
+        Workers name what they ask for: that can be asked while a distant log's servers come and go.
+        """
 
     @abstractmethod
     def forget_group(self, group: str) -> None:

@@ -14,7 +14,7 @@ from headwater.core.batch import Batch, TopicPartition
 from headwater.core.errors import LogUnavailableError
 from headwater.core.names import check_topic
 from headwater.log.extent import check_append, check_transaction, fitting, record_sizes
-from headwater.log.group import GroupState
+from headwater.log.group import GroupState, chosen
 from headwater.log.interface import (
     READ_BYTES_MAX,
     Assignment,
@@ -246,10 +246,12 @@ class MemoryLog(Log):
             self._store.version += 1
             return Placed(bases, {tp: self._partition(*tp).next for tp in bases})
 
-    def positions(self, group: str) -> dict[TopicPartition, int]:
+    def positions(
+        self, group: str, of: Collection[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets."""
         with self._store.lock:
-            return dict(self._store.positions.get(group, {}))
+            return chosen(self._store.positions.get(group, {}), of)
 
     def forget_group(self, group: str) -> None:
         """Remove a group's positions."""

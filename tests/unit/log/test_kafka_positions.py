@@ -1,12 +1,13 @@
 """Positions that a broker holds for unstable for ever: left out once no transaction can be open any more.
 
-A broker that was killed has been seen to do this (Kafka 4.3.1, `tests/kafka/test_chaos.py -m slow`), but not at will: what it answers
-is played here.
+A broker of 4.3.1 that was killed does this (docs/operate.md, "A transaction that nobody ends"), which takes it a while: what it
+answers is played here.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,9 +17,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import ManualClock
-from headwater.core.errors import LogInterruptedError
+from headwater.core.errors import LogInterruptedError, LogUnavailableError
 from headwater.log.kafka import groups
-from headwater.log.kafka.groups import group_positions
+from headwater.log.kafka.groups import NOBODYS, group_positions, named_positions
 
 
 class Admin:
@@ -110,3 +111,96 @@ def test_what_must_be_asked_for_by_name_is_waited_for_once(clock: ManualClock) -
     assert group_positions("kafka://x", admin, "g", asked, transaction_s=4.0) == {TopicPartition("t", 0): 7}
     assert [stable for _, stable in admin.asked][:2] == [False, True]
     assert clock.monotonic_s() <= 2 * 4.0 + groups.BROKER_DELAY_S + 3
+
+
+class Coordinator:
+    """Stands for a consumer: answers nothing until `back_s`, and not what names partition 1 until `settles_s`."""
+
+    def __init__(self, clock: ManualClock, settles_s: float, back_s: float = 0.0) -> None:
+        self.clock, self.settles_s, self.back_s = clock, settles_s, back_s
+        self.error: KafkaError | None = None
+        self.is_closed = False
+
+    def committed(self, places: list[KafkaPartition], timeout_s: float) -> list[KafkaPartition]:
+        assert not self.is_closed
+        now_s = self.clock.monotonic_s()
+        if self.error is not None:
+            raise KafkaException(self.error)
+        is_unstable = now_s < self.settles_s and 1 in [place.partition for place in places]
+        if now_s < self.back_s or is_unstable:
+            self.clock.advance(timeout_s)
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        self.clock.advance(0.01)
+        given = {0: 7, 1: 8}
+        return [KafkaPartition(p.topic, p.partition, given.get(p.partition, -1001)) for p in places]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+ASKED = [TopicPartition("t", partition) for partition in range(3)]
+
+
+@pytest.fixture
+def ask(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Coordinator], dict[TopicPartition, int]]:
+    def asked(coordinator: Coordinator) -> dict[TopicPartition, int]:
+        monkeypatch.setattr(groups, "Consumer", lambda settings: coordinator)
+        try:
+            return named_positions("kafka://x", {}, "g", ASKED, transaction_s=4.0)
+        finally:
+            assert coordinator.is_closed
+
+    return asked
+
+
+def test_named_positions_are_those_that_are_there(
+    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]]
+) -> None:
+    assert ask(Coordinator(clock, 0.0)) == WHOLE
+    assert NOBODYS not in [tp.partition for tp in ASKED]
+
+
+def test_a_named_one_that_settles_is_waited_for(
+    clock: ManualClock,
+    ask: Callable[[Coordinator], dict[TopicPartition, int]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="headwater"):
+        assert ask(Coordinator(clock, 25.0)) == WHOLE
+    assert not caplog.text
+
+
+def test_a_named_one_that_stays_unstable_is_left_out_once_any_transaction_has_timed_out(
+    clock: ManualClock,
+    ask: Callable[[Coordinator], dict[TopicPartition, int]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="headwater"):
+        assert ask(Coordinator(clock, float("inf"))) == {TopicPartition("t", 0): 7}
+    assert 2 * 4.0 + groups.BROKER_DELAY_S <= clock.monotonic_s() <= 2 * 4.0 + groups.BROKER_DELAY_S + 10
+    assert "in t/1, longer" in caplog.text
+
+
+def test_a_coordinator_that_comes_back_is_waited_for(
+    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]]
+) -> None:
+    assert ask(Coordinator(clock, 0.0, back_s=groups.CALL_S - 3)) == WHOLE
+
+
+def test_one_that_does_not_is_no_unstable_one(
+    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]]
+) -> None:
+    with pytest.raises(LogInterruptedError, match="the positions of group 'g'"):
+        ask(Coordinator(clock, float("inf"), back_s=float("inf")))
+    assert clock.monotonic_s() <= groups.CALL_S + 3 * groups.NAMED_CALL_S
+
+
+def test_a_refusal_is_told_at_once(
+    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]]
+) -> None:
+    coordinator = Coordinator(clock, 0.0)
+    coordinator.error = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    with pytest.raises(LogUnavailableError, match="refuses the positions of group 'g'"):
+        ask(coordinator)

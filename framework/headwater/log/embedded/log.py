@@ -32,12 +32,13 @@ from headwater.log.embedded.schema import APPLICATION_ID, FORMAT, TABLES
 from headwater.log.embedded.staging import Stage, Stored, put_blob, sweep_staged
 from headwater.log.embedded.watch import watch_folder
 from headwater.log.extent import check_transaction, extents_of
+from headwater.log.group import chosen
 from headwater.log.interface import READ_BYTES_MAX, Log, Membership, Placed, TopicInfo, Transaction, Watch
 from headwater.log.lease import BootClock
 from headwater.log.refusal import trimmed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from headwater.log.lease import LeaseClock
 
@@ -343,10 +344,12 @@ class EmbeddedLog(Log):
                 )
         return Placed({where: part.next for where, part in parts.items()}, ends)
 
-    def positions(self, group: str) -> dict[TopicPartition, int]:
+    def positions(
+        self, group: str, of: Collection[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets."""
         with self._reader.read() as raw:
-            return groups.load_positions(raw, group)
+            return chosen(groups.load_positions(raw, group), of)
 
     def forget_group(self, group: str) -> None:
         """Remove a group's positions."""

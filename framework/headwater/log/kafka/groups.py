@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from headwater.core.batch import TopicPartition
@@ -15,7 +15,7 @@ from headwater.core.errors import GenerationError
 from headwater.log.kafka.trouble import kafka_error, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from confluent_kafka.admin import AdminClient
 
@@ -25,8 +25,13 @@ CALL_S = 15.0
 BROKER_DELAY_S = 20.0
 """Brokers look for transactions that have timed out every 10 s, unless they are set otherwise."""
 
+NAMED_CALL_S = 2.0
+NOBODYS = (1 << 31) - 1
+"""A partition that no topic has: a coordinator answers that it has no position."""
+
 _PAUSE_S = 0.05
 _GONE = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
+_UNANSWERED = frozenset({KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._WAIT_COORD})
 
 
 def group_positions(
@@ -49,6 +54,85 @@ def group_positions(
         return _settled(url, admin, request, 2 * transaction_s + BROKER_DELAY_S)
     except (KafkaException, TimeoutError) as error:
         raise unavailable(url, what, error) from error
+
+
+def named_positions(
+    url: str,
+    settings: Mapping[str, Any],
+    group: str,
+    asked: Collection[TopicPartition],
+    *,
+    transaction_s: float,
+) -> dict[TopicPartition, int]:
+    """Return what `group_positions` does, of these partitions alone, by a consumer that joins nothing (`settings` are its own).
+
+    For workers: librdkafka ends the process where an admin request finds that its connection to the coordinator has just gone
+    (2.16, its issue 4605), which is when a broker starts again. A consumer says of what is unstable, and of a coordinator that
+    isn't there, only that time is out; they are told apart by asking for a partition that nobody has.
+    """
+    what = f"the positions of group {group!r}"
+    places = [KafkaPartition(*tp) for tp in sorted(asked)]
+    if not places:
+        return {}
+    nobodys = KafkaPartition(places[0].topic, NOBODYS)
+    patience_s = 2 * transaction_s + BROKER_DELAY_S
+    moving_until_s: float | None = None
+    consumer = Consumer(dict(settings))
+    try:
+        answered_s = SYSTEM_CLOCK.monotonic_s()
+        while True:
+            asked_s = SYSTEM_CLOCK.monotonic_s()
+            found = _committed(consumer, places)
+            if found is not None:
+                return found
+            if _committed(consumer, [nobodys]) is not None:
+                answered_s = SYSTEM_CLOCK.monotonic_s()
+                if moving_until_s is None:
+                    moving_until_s = asked_s + patience_s
+                if answered_s >= moving_until_s:
+                    break
+            elif SYSTEM_CLOCK.monotonic_s() > answered_s + CALL_S:
+                raise unavailable(url, what, KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+        alone = {place: _committed(consumer, [place]) for place in places}
+    except KafkaException as error:
+        raise unavailable(url, what, error) from error
+    finally:
+        consumer.close()
+    _warn(
+        url,
+        group,
+        patience_s,
+        [TopicPartition(p.topic, p.partition) for p, got in alone.items() if got is None],
+    )
+    return {tp: offset for got in alone.values() if got is not None for tp, offset in got.items()}
+
+
+def _committed(consumer: Consumer, places: list[KafkaPartition]) -> dict[TopicPartition, int] | None:
+    """Return the positions of those that have one, or None where that isn't answered. Raises KafkaException."""
+    found: dict[TopicPartition, int] = {}
+    try:
+        for place in consumer.committed(places, NAMED_CALL_S):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            if place.offset >= 0:
+                found[TopicPartition(place.topic, place.partition)] = place.offset
+    except KafkaException as error:
+        inner = kafka_error(error)
+        if inner is not None and inner.code() in _UNANSWERED:
+            return None
+        raise
+    return found
+
+
+def _warn(url: str, group: str, patience_s: float, moving: Collection[TopicPartition]) -> None:
+    log_.warning(
+        "%s says for %.0f s that a transaction is about to move the positions of group %r in %s, longer than any may stay open; the "
+        "records of epochs are read instead",
+        url,
+        patience_s,
+        group,
+        ", ".join(map(str, moving)),
+    )
 
 
 def _settled(
@@ -74,14 +158,7 @@ def _settled(
             if not moving:
                 return found
             if not is_patient:
-                log_.warning(
-                    "%s says for %.0f s that a transaction is about to move the positions of group %r in %s, longer than any may "
-                    "stay open; the records of epochs are read instead",
-                    url,
-                    patience_s,
-                    request.group_id,
-                    ", ".join(map(str, moving)),
-                )
+                _warn(url, request.group_id, patience_s, moving)
                 return found
         if patient_until_s is None:
             patient_until_s = asked_s + patience_s

@@ -38,7 +38,7 @@ from headwater.log.kafka.columns import AHEAD_MS_MAX
 from headwater.log.kafka.cursor import Cursors
 from headwater.log.kafka.examine import examine
 from headwater.log.kafka.fetch import Bell, Fetcher, KafkaTail
-from headwater.log.kafka.groups import group_members, group_positions, remove_group
+from headwater.log.kafka.groups import group_members, group_positions, named_positions, remove_group
 from headwater.log.kafka.member import KafkaMembership
 from headwater.log.kafka.reach import reach
 from headwater.log.kafka.sender import Sender
@@ -48,7 +48,7 @@ from headwater.log.kafka.trouble import unavailable
 from headwater.log.refusal import trimmed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from headwater.core.batch import Append
     from headwater.log.interface import Divert
@@ -339,9 +339,14 @@ class KafkaLog(Log):
 
     # Groups
 
-    def positions(self, group: str) -> dict[TopicPartition, int]:
+    def positions(
+        self, group: str, of: Collection[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
         """Return a group's committed next offsets, after transactions that move them have ended."""
         self._check_open()
+        if of is not None:
+            settings = reader_settings(self._servers, self._settings, group)
+            return named_positions(self.url, settings, group, of, transaction_s=self._transaction_s)
         tasks = self._topics.one(f"{group}.tasks")
         asked = (
             {TopicPartition(tasks.name, n) for n in range(tasks.partitions)} if tasks is not None else set()
