@@ -20,6 +20,8 @@ AHEAD_BYTES_MAX = 32 << 20
 """What one partition's reader of a distant storage holds under way or decoded, beside the row group it waits for."""
 ONE = 1
 """The same for this machine's own disk: one row group, whatever its size."""
+READERS_AHEAD_MAX = 16
+"""So many readers of one archive on this machine's disk read ahead; of more the memory would count, not the time."""
 THREADS = 8
 
 Step = tuple[SegmentReader, int] | Batch

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from headwater.archive import layout
-from headwater.archive.ahead import AHEAD_BYTES_MAX, ONE, THREADS, Step, read_ahead
+from headwater.archive.ahead import AHEAD_BYTES_MAX, ONE, READERS_AHEAD_MAX, THREADS, Step, decode, read_ahead
 from headwater.archive.meta import read_meta
 from headwater.archive.reader import Facts, Footers, SegmentReader
 from headwater.archive.segment import Footer, Place
@@ -79,6 +80,7 @@ class Archive:
         self._newest: dict[str, str] = {}
         self._chains: dict[Place, _Chain] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._readers_ahead = 0
         self._lock = Lock()
 
     def bind(self, topics: Mapping[str, HasTopicId]) -> None:
@@ -290,11 +292,28 @@ class Archive:
             return
         position = offset
         steps = self._plan(place, offset, end, allow_gaps=allow_gaps)
-        ahead = AHEAD_BYTES_MAX if self.is_remote else ONE
-        for batch in read_ahead(steps, self._threads(), bytes_max=ahead):
-            part = batch.slice(position, batch.next if end is None else min(end, batch.next))
-            position = part.next
-            yield from _cut(part, rows_max)
+        with self._ahead() as bytes_max:
+            for batch in (
+                read_ahead(steps, self._threads(), bytes_max=bytes_max) if bytes_max else map(decode, steps)
+            ):
+                part = batch.slice(position, batch.next if end is None else min(end, batch.next))
+                position = part.next
+                yield from _cut(part, rows_max)
+
+    @contextmanager
+    def _ahead(self) -> Iterator[int]:
+        """Give how far a reader may read ahead: from this machine's disk not at all where many others do."""
+        if self.is_remote:
+            yield AHEAD_BYTES_MAX
+            return
+        with self._lock:
+            self._readers_ahead += 1
+            few = self._readers_ahead <= READERS_AHEAD_MAX
+        try:
+            yield ONE if few else 0
+        finally:
+            with self._lock:
+                self._readers_ahead -= 1
 
     def _plan(self, place: Place, offset: int, end: int | None, *, allow_gaps: bool) -> Iterator[Step]:
         """Yield what to decode, in order, checking that each segment begins where the one before ends."""

@@ -1,0 +1,91 @@
+"""robinhood/faust#340: what stock faust 0.15.3 makes of a count under kills that `test_chaos.py` shows exact here.
+
+Its figure stands in docs/reference/faust.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from headwater.core.batch import TopicPartition
+from headwater.log.kafka import KafkaLog
+from tests.kafka.checker import read_all
+from tests.kafka.cluster import Cluster
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+RECORDS = 300_000
+KILLS = 10
+KEYS = 97
+PROGRAM = Path(__file__).parent / "stock_count.py"
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_300_000_records_with_10_kills_do_not_count_to_300_000_in_stock_faust(
+    new_cluster: Callable[..., Cluster], tmp_path: Path, guarantee: str
+) -> None:
+    """In 2019 it came to 299,356."""
+    cluster = new_cluster()
+    name = f"stock{secrets.token_hex(3)}"
+    log = KafkaLog(cluster.url)
+    log.create_topic(f"{name}-in", 4)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "enable.idempotence": True})
+    for number in range(RECORDS):
+        producer.produce(f"{name}-in", b"%d" % number, b"k%d" % (number % KEYS), number % KEYS % 4)
+        producer.poll(0)
+    producer.flush(60)
+    workers = [_start(cluster, name, tmp_path, guarantee, number) for number in range(2)]
+    try:
+        for number in range(KILLS):
+            _wait_for(log, name, (number + 1) * RECORDS // (KILLS + 2))
+            workers[0].kill()
+            workers.pop(0).wait()
+            workers.append(_start(cluster, name, tmp_path, guarantee, 2 + number))
+        _wait_for(log, name, RECORDS)
+        time.sleep(10)  # its changelog is sent behind the positions
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        log.close()
+    last: dict[bytes, int] = {}
+    for _, key, value in read_all(cluster.bootstrap, f"{name}-counts-changelog"):
+        last[key or b""] = json.loads(value or b"0")
+    counted = sum(last.values())
+    print(f"stock faust, {guarantee}: {RECORDS:,} records with {KILLS} kills count to {counted:,}")
+    assert counted != RECORDS
+
+
+def _start(cluster: Cluster, name: str, folder: Path, guarantee: str, number: int) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "STOCK_FAUST_NAME": name,
+        "STOCK_FAUST_BOOTSTRAP": cluster.bootstrap,
+        "STOCK_FAUST_DATA": str(folder / f"data{number}"),
+        "STOCK_FAUST_GUARANTEE": guarantee,
+    }
+    environment.pop("PYTHONPATH", None)
+    with (folder / f"stock{number}.err").open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, str(PROGRAM)],
+            env=environment, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder,
+        )  # fmt: skip
+
+
+def _wait_for(log: KafkaLog, name: str, records: int, within_s: float = 400.0) -> None:
+    """Wait until the group's positions say that so many records are done."""
+    end_s = time.monotonic() + within_s
+    places = [TopicPartition(f"{name}-in", partition) for partition in range(4)]
+    while sum(log.positions(name, places).values()) < records:
+        assert time.monotonic() < end_s, f"only {log.positions(name, places)} after {within_s} s"
+        time.sleep(0.2)
