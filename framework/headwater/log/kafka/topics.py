@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CALL_S = 15.0
 SETTLE_S = 20.0
+REFRESH_S = 2.0
 FRESH_S = 2.0
 """How long what is known of topics is good for."""
 
@@ -215,7 +217,13 @@ class Topics:
                         self.refuse_missing(*tp)
                 if inner is None or inner.code() not in MOVING or SYSTEM_CLOCK.monotonic_s() > deadline_s:
                     raise unavailable(self._url, "asking for offsets", error) from error
+                self._refresh()
                 _PAUSE.wait(0.05)
+
+    def _refresh(self) -> None:
+        """Have the client learn who leads which partition: by itself it goes on by what it knows for 30 s."""
+        with suppress(KafkaException):  # what asks next says what is wrong
+            self._admin.list_topics(timeout=REFRESH_S)
 
     def ends(
         self, partitions: Iterable[TopicPartition], *, committed: bool = True

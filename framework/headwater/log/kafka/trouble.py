@@ -42,6 +42,7 @@ MOVING = UNKNOWN_PLACE | frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError._NOENT,  # "no leaders found"
     }
 )
 """A leader is being chosen, or its broker doesn't know of it yet. Admin calls don't try again by themselves."""
