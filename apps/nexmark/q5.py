@@ -18,7 +18,7 @@ hottest = (
     counts.final()
     .group_by("end")
     .window(hw.windows.Tumbling(2))  # a count's event time is its window's last ms
-    .top(1, by="num", keep_ties=True, name="hottest", keep=False)
+    .top(1, by="num", ties="key", keep_ties=True, name="hottest", keep=False)
 )
 hottest.final().map(
     lambda item: {

@@ -1,12 +1,14 @@
 """An app that answers questions, through the command line only: worked live, replayed in odd ways, compared with SQL's.
 
 Protocol of `show`: send, work with `--drain` in some processes, compare with SQL; archive and trim; replay with other
-numbers of processes, batch sizes and hash seeds, and compare tables and outputs byte for byte with `diff`.
+numbers of processes, batch sizes and hash seeds, and compare tables and outputs byte for byte with `diff`. Of outputs it compares
+the order by key too; only where results come as their parts arrive may a replay in time order have another than live.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,10 @@ MODULE = "HEADWATER_TEST_MODULE"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A module, what it reads, what it answers. `instants`: the table of that name is asked as of them."""
+    """A module, what it reads, what it answers. `instants`: the table of that name is asked as of them.
+
+    `by_arrival`: the results of a key come in the order in which their parts arrive.
+    """
 
     module: str
     inputs: Mapping[str, Path]
@@ -32,6 +37,7 @@ class Question:
     tables: frozenset[str] = frozenset()
     partitions: int = 4
     instants: Mapping[str, Sequence[str]] | None = None
+    by_arrival: bool = False
 
 
 def show(
@@ -66,8 +72,23 @@ def show(
     ]
     for name, through, options in replays[:1] if quick else replays:
         through.replay(name, "--from", "earliest", *options)
-        place.run("diff", "live", name)
+        if question.by_arrival and "time" in options:
+            same_but_for_order(place.run("diff", "live", name, codes=(0, 3)))
+        else:
+            place.run("diff", "live", name)
         compare(place, question, name)
+    if not quick:
+        place.run("diff", "three", "one")
+
+
+def same_but_for_order(told: str) -> None:
+    """Raise where `diff` tells of anything but another order of a key's records."""
+    lines = told.splitlines()
+    assert lines
+    for line in lines:
+        assert ": equal" in line or re.search(
+            r": 0 records only in \w+, 0 only in \w+, \d+ keys in another order", line
+        ), line
 
 
 def compare(place: Place, question: Question, generation: str = "live") -> None:

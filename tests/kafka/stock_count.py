@@ -18,7 +18,6 @@ app = faust.App(
     broker_session_timeout=10.0,
     broker_heartbeat_interval=1.0,
     consumer_auto_offset_reset="earliest",
-    web_enabled=False,
 )
 numbers = app.topic(
     f"{app.conf.id}-in", key_type=str, key_serializer="raw", value_serializer="raw", partitions=4
@@ -33,5 +32,5 @@ async def count(stream: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], "worker", "--loglevel=warning"]
+    sys.argv = [sys.argv[0], "worker", "--without-web", "--loglevel=warn"]
     app.main()
