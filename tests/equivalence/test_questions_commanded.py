@@ -18,7 +18,6 @@ from tests.equivalence.test_flights_questions import TABLES as FLIGHT_TABLES
 from tests.equivalence.test_nexmark import QUERIES, TABLES
 from tests.truth import flights, nexmark
 
-
 BY_ARRIVAL = frozenset({"q3"})
 """Queries whose results come as they are complete: a join that waits for no watermark."""
 
