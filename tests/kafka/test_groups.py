@@ -109,6 +109,8 @@ def test_members_share_tasks_and_hand_over_only_what_was_released(
     )
     assert values(log, name) == [b"last", b"new"]
     assert log.positions(name) == {TopicPartition(name, 1): 6}
+    places = [TopicPartition(name, partition) for partition in range(4)]
+    assert log.positions(name, places) == {TopicPartition(name, 1): 6}
     assert log.members(name) == 2
     second.leave()
     second.leave()
