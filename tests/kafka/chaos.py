@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from headwater.log.kafka import KafkaLog
 from tests.equivalence.place import ROOT
@@ -133,6 +135,32 @@ class Chaos:
         chosen.send_signal(signal.SIGCONT)
         self.faults.append("zombie")
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold all workers, once what they have ended is written: a second."""
+        held = [worker for worker in self.workers if worker.poll() is None]
+        for worker in held:
+            worker.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        try:
+            yield
+        finally:
+            for worker in held:
+                worker.send_signal(signal.SIGCONT)
+        self.faults.append("a broker killed")
+
+    def wait_leaders(self, within_s: float = 60.0) -> None:
+        """Wait until each partition is led again, some time after its broker answers."""
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0})
+        end_s = time.monotonic() + within_s
+        while any(
+            partition.leader < 0
+            for topic in admin.list_topics(timeout=30).topics.values()
+            for partition in topic.partitions.values()
+        ):
+            assert time.monotonic() < end_s, "some partitions have no leader"
+            time.sleep(0.1)
+
     def stop_workers(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:
@@ -220,13 +248,17 @@ class Chaos:
 
     # The end
 
-    def until_done(self, records: int, within_s: float) -> None:
-        """Wait until a worker that stops when all is done has ended."""
+    def wait_sent(self, records: int, within_s: float) -> None:
+        """Wait until all input is sent."""
         end_s = time.monotonic() + within_s
         while self.sent < records:
             assert not self.failure, self.failure
             assert time.monotonic() < end_s, f"only {self.sent} of {records} were sent; {self.faults}"
             time.sleep(0.1)
+
+    def until_done(self, records: int, within_s: float) -> None:
+        """Wait until a worker that stops when all is done has ended."""
+        self.wait_sent(records, within_s)
         self.stop_workers()
         done = subprocess.run(
             self.command("worker", "--until-idle"), env=self.environment(), cwd=self.folder, capture_output=True,

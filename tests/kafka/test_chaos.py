@@ -35,8 +35,12 @@ def test_three_kills_a_zombie_a_broker_killed_and_aborted_transactions_lose_and_
         for point in ("log.in_transaction:2", "log.before_commit:2", "epoch.between_log_and_store:2"):
             chaos.dies_at(point, within_s=30)
         chaos.zombie()
-        cluster.kill()
-        cluster.restart()
+        chaos.wait_sent(records, 120)
+        # A broker of 4.3.1 that is killed while a transaction ends loses that end (docs/decisions/0014): none does just then.
+        with chaos.paused():
+            cluster.kill()
+            cluster.restart()
+            chaos.wait_leaders()
         chaos.until_done(records, 240)
     finally:
         chaos.stop_workers()
