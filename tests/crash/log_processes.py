@@ -147,7 +147,7 @@ def stop_at(folder: Path, where: str, lease_s: float, told: Path) -> None:
 
     def stop(name: str) -> None:
         if name == where:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.raise_signal(signal.SIGSTOP)
 
     embedded.point = stop  # type: ignore[attr-defined]  # not exported there; the seam of this test
     note(told, "begins")
@@ -174,7 +174,7 @@ def keep_for_itself(folder: Path, told: Path) -> None:
         raw.execute("PRAGMA locking_mode = EXCLUSIVE")
         raw.execute("BEGIN IMMEDIATE")
         note(told, "mine")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        signal.raise_signal(signal.SIGSTOP)
 
 
 def hang_inside(folder: Path, told: Path) -> None:

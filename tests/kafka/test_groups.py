@@ -183,7 +183,7 @@ def commit(value):
 commit(b"first")
 print("ready", flush=True)
 if sys.argv[3] == "outside":
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.raise_signal(signal.SIGSTOP)
 try:
     commit(b"zombie")
     print("committed", flush=True)

@@ -129,6 +129,40 @@ def test_a_process_dies_at_the_pass_named_and_its_passes_are_counted(
     assert counts.read_text().split() == passed
 
 
+CRASHING_IN_A_THREAD = """
+import os, threading, time
+from headwater.core import crash
+
+def busy():
+    while True:
+        sum(range(1000))
+
+def stop():
+    crash.point("first")
+    os.write(1, b"went on")
+
+for work in (busy, busy, stop):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_the_thread_that_passes_a_point_stops_there_whatever_others_do() -> None:
+    """A stop sent to the process would be taken by its first thread, and the one at the point goes on for a while."""
+    path = ":".join(filter(None, sys.path))
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", CRASHING_IN_A_THREAD], stdout=subprocess.PIPE,
+            env={"PYTHONPATH": path, "HEADWATER_CRASH": "first:1=stop"},
+        ) as process:  # fmt: skip
+            try:
+                _, status = os.waitpid(process.pid, os.WUNTRACED)
+                assert os.WIFSTOPPED(status)
+            finally:
+                process.kill()
+            assert process.communicate()[0] == b""
+
+
 def test_a_process_stops_at_the_pass_named_and_goes_on_when_told() -> None:
     """A stopped process is a zombie in the making: nothing of it is lost, it only sleeps."""
     path = ":".join(filter(None, sys.path))
