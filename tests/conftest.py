@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("broker") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(BROKER_TIMEOUT_S))
     items.sort(key=turn)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels_of_a_new_process() -> None:
+    """A command that an earlier test ran in this process has set its level: what this test looks for must not go by it."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("headwater").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ SLOW_S = float(os.environ.get("SHOP_SLOW_S", "0"))
 HANG_AT = int(os.environ.get("SHOP_HANG_AT", "-1"))
 BLOCK_AT = int(os.environ.get("SHOP_BLOCK_AT", "-1"))
 BLOCK_S = float(os.environ.get("SHOP_BLOCK_S", "3"))
+BLOCK_HOW = os.environ.get("SHOP_BLOCK_HOW", "sleep")
 SEEN = os.environ.get("SHOP_SEEN")
 
 
@@ -89,6 +91,9 @@ async def _slow(number: int) -> None:
     if number == HANG_AT:
         await asyncio.Event().wait()
     if 0 <= BLOCK_AT <= number:
+        if BLOCK_HOW == "compute":
+            # One long call of C: no handler of a signal runs before it ends.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         time.sleep(BLOCK_S)  # noqa: ASYNC251  # what people do by mistake, and what a worker must survive
     if SLOW_S:
         await asyncio.sleep(SLOW_S)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from headwater.core.errors import HeadwaterError
 from headwater.engine.options import RunOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from headwater.app.app import App
     from headwater.core.settings import Settings
 
@@ -44,18 +47,48 @@ def run_worker(app: App, module: str, options: RunOptions, *, settings: Settings
     if options.processes > 1:
         return _run_processes(module, options, settings)
     app.run = replace(options, settings=settings)
-    last_resort = threading.Timer(LAST_RESORT_S, _end_at_once)
-    last_resort.daemon = True
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    with _last_resort() as note:
+        try:
+            return asyncio.run(_run(app, note))
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _last_resort() -> Iterator[Callable[[int], object]]:
+    """End the process LAST_RESORT_S after the first signal to stop; yields what takes the number of one.
+
+    CPython runs handlers only between the main thread's own steps: one that comes while it is inside a long call of C,
+    or just about to sleep, waits for that call's end. The wakeup descriptor gets the number at once, and a thread reads it.
+    """
+    timer = threading.Timer(LAST_RESORT_S, _end_at_once)
+    timer.daemon = True
+    numbers_out, numbers_in = os.pipe()
+    os.set_blocking(numbers_in, False)
+
+    def watch() -> None:
+        while numbers := os.read(numbers_out, 64):
+            if any(number in STOP_SIGNALS for number in numbers):
+                timer.start()
+                return
+
+    watcher = threading.Thread(target=watch, name="headwater-signals", daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(numbers_in, warn_on_full_buffer=False)
     try:
-        return asyncio.run(_run(app, last_resort))
+        # An app's own `loop.add_signal_handler` puts another descriptor in the place of ours: handlers tell it too.
+        yield lambda number: os.write(numbers_in, bytes([number]))
     finally:
-        last_resort.cancel()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(numbers_in)
+        watcher.join()
+        timer.cancel()
+        os.close(numbers_out)
 
 
-async def _run(app: App, last_resort: threading.Timer) -> int:
+async def _run(app: App, note: Callable[[int], object]) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     is_told = False
@@ -63,10 +96,10 @@ async def _run(app: App, last_resort: threading.Timer) -> int:
     def told_to_stop(number: int, frame: Any) -> None:
         # A plain handler, not the loop's: it runs also while an agent blocks the loop.
         nonlocal is_told
-        del number, frame
+        del frame
         if not is_told:
             is_told = True
-            last_resort.start()
+            note(number)
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
 
