@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,43 +63,53 @@ def _last_resort() -> Iterator[Callable[[int], object]]:
     CPython runs handlers only between the main thread's own steps: one that comes while it is inside a long call of C,
     or just about to sleep, waits for that call's end. The wakeup descriptor gets the number at once, and a thread reads it.
     """
-    timer = threading.Timer(LAST_RESORT_S, _end_at_once)
-    timer.daemon = True
     numbers_out, numbers_in = os.pipe()
     os.set_blocking(numbers_in, False)
+    own, is_over = os.getpid(), threading.Event()
 
     def watch() -> None:
-        while numbers := os.read(numbers_out, 64):
-            if any(number in STOP_SIGNALS for number in numbers):
-                timer.start()
+        while not any(number in STOP_SIGNALS for number in os.read(numbers_out, 64)):
+            if is_over.is_set():
                 return
+        if not is_over.wait(LAST_RESORT_S):
+            _end_at_once()
 
+    def note(number: int) -> None:
+        # A process that an agent forks has this handler and this pipe too: what it is told is not for the worker.
+        if os.getpid() == own:
+            # A full pipe has told already.
+            with suppress(BlockingIOError):
+                os.write(numbers_in, bytes([number]))
+
+    def forget() -> None:
+        if not is_over.is_set():
+            signal.set_wakeup_fd(-1)
+
+    os.register_at_fork(after_in_child=forget)
     watcher = threading.Thread(target=watch, name="headwater-signals", daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(numbers_in, warn_on_full_buffer=False)
     try:
         # An app's own `loop.add_signal_handler` puts another descriptor in the place of ours: handlers tell it too.
-        yield lambda number: os.write(numbers_in, bytes([number]))
+        yield note
     finally:
         signal.set_wakeup_fd(before)
-        os.close(numbers_in)
+        is_over.set()
+        # Wakes the watcher; closing wouldn't, where a forked process has the pipe open.
+        note(0)
         watcher.join()
-        timer.cancel()
+        os.close(numbers_in)
         os.close(numbers_out)
 
 
 async def _run(app: App, note: Callable[[int], object]) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    is_told = False
 
     def told_to_stop(number: int, frame: Any) -> None:
         # A plain handler, not the loop's: it runs also while an agent blocks the loop.
-        nonlocal is_told
         del frame
-        if not is_told:
-            is_told = True
-            note(number)
+        note(number)
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
 
