@@ -4,6 +4,15 @@ from setuptools import Extension, setup
 
 setup(
     ext_modules=[
-        Extension("headwater.core._hot", ["framework/headwater/core/_hot.c"], optional=True),
+        Extension(
+            "headwater.core._hot",
+            [
+                "framework/headwater/core/_hot.c",
+                "framework/headwater/core/_sends.c",
+                "framework/headwater/core/_windows.c",
+            ],
+            depends=["framework/headwater/core/_hot.h"],
+            optional=True,
+        ),
     ]
 )

@@ -59,7 +59,7 @@ class Place:
         taken_s = time.perf_counter() - began_s
         if done.returncode not in codes:
             raise AssertionError(
-                f"{' '.join(map(str, arguments))} ended with {done.returncode}\n{done.stderr[-4000:]}"
+                f"{' '.join(map(str, arguments))} ended with {done.returncode}\n{done.stdout[:2000]}\n{done.stderr[-4000:]}"
             )
         self.note(f"{taken_s:7.1f} s  {self.folder.name}: {' '.join(map(str, arguments))}")
         return done.stdout

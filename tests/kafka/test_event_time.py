@@ -12,7 +12,7 @@ from tests.equivalence.commanded import Question, show
 from tests.equivalence.test_flights_questions import HOURS, INPUTS, QUESTIONS, partitions
 from tests.equivalence.test_flights_questions import TABLES as FLIGHT_TABLES
 from tests.equivalence.test_nexmark import QUERIES, TABLES
-from tests.equivalence.test_questions_commanded import nexmark_file, year_answers
+from tests.equivalence.test_questions_commanded import BY_ARRIVAL, nexmark_file, year_answers
 from tests.truth import flights, nexmark
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -67,6 +67,7 @@ def test_each_query_over_kafka_and_many_events(
         {"nexmark": nexmark_file(tmp_path, events=nexmark_events, in_order=False)},
         {query: nexmark.answers(nexmark_events)[query]},
         TABLES,
+        by_arrival=query in BY_ARRIVAL,
     )
     on_kafka(question, tmp_path / "place", alone(), quick=False)
 

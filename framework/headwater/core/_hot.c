@@ -3,8 +3,8 @@
    Each function here takes the usual case and hands everything else to Python (`_read`, `_write`, `_delete`, `more`), so
    that there is one place for what is rare, and hot_python.py does the same with the same words. Only public C API. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_hot.h"
+
 #include <structmember.h>
 
 #define NUMBER_MAX 1e300 /* that of hot.py */
@@ -654,7 +654,10 @@ failed:
 }
 
 static PyMethodDef module_methods[] = {
+    {"fold_windows", fold_windows, METH_VARARGS, NULL},
     {"last_indices", last_indices, METH_O, NULL},
+    {"lay_out", lay_out, METH_VARARGS, NULL},
+    {"stage", stage, METH_VARARGS, NULL},
     {NULL},
 };
 
@@ -678,7 +681,7 @@ PyInit__hot(void)
     name_delete = PyUnicode_InternFromString("_delete");
     CURRENT = PyContextVar_New("headwater_frame", Py_None);
     if (name_read == NULL || name_write == NULL || name_delete == NULL || CURRENT == NULL || PyType_Ready(&NextType) < 0
-        || PyModule_AddObjectRef(made, "CURRENT", CURRENT) < 0)
+        || windows_begin() < 0 || sends_begin(made) < 0 || PyModule_AddObjectRef(made, "CURRENT", CURRENT) < 0)
         goto failed;
     for (size_t at = 0; at < sizeof(types) / sizeof(*types); at++) {
         if (PyType_Ready(types[at]) < 0

@@ -4,6 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextvars import ContextVar
 from typing import Any
 
+from headwater.core.batch import Headers
+from headwater.core.sending import Causes, Lane
+from headwater.core.tumbling import Held, Made, TumblingFold, WorkColumns
+
 CURRENT: ContextVar[Any]
 
 class HotFrame:
@@ -32,3 +36,42 @@ class Entries:
     def __anext__(self) -> Awaitable[Any]: ...
 
 def last_indices(keys: list[Any], /) -> list[int]: ...
+def fold_windows(
+    fold: TumblingFold, held: Held, columns: WorkColumns, at: int, watermark: int, made: Made, /
+) -> int: ...
+
+class Send:
+    row: int
+    topic: str
+    partition: int | None
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    watermark: int | None
+    def __init__(
+        self,
+        row: int,
+        topic: str,
+        partition: int | None,
+        timestamp: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        watermark: int | None = None,
+    ) -> None: ...
+
+def stage(
+    sends: list[Send],
+    topic: str,
+    rows: list[int],
+    keys: list[bytes],
+    values: list[bytes | None],
+    times: list[int],
+    watermark: int,
+    bytes_max: int,
+    /,
+) -> int: ...
+def lay_out(
+    sends: list[Send], at: int, end: int, lane: Lane, causes: Causes, counted: list[int], /
+) -> int: ...

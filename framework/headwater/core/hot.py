@@ -16,6 +16,18 @@ extension is not there (no compiler when Headwater was installed, another interp
   the frame's. When nothing is left it awaits `more()`, which loads what follows and returns `take()` of it. `clear()` drops
   what is left. Several loops over one go on where the other was left.
 - `last_indices(keys)`: where each key of a list comes last, rising.
+- `fold_windows(fold, held, columns, at, watermark, made)`: takes records from number `at` on into their windows, closes what
+  each one's task watermark makes due, and returns the number of the first record that it leaves: one that is late, fails, has
+  no key or an odd time; of that one and those behind it nothing is done. `watermark` is the task's before the first. Windows
+  close in the order of end, key and start; one that the open epoch made leaves no change behind.
+- `Send(row, topic, partition, timestamp, key, value, headers=(), watermark=None)`: a record that code sent, staged until its
+  epoch commits. A timestamp of None is that of the record in hand; `watermark` is the own one that goes with it into an internal
+  topic, None: that of the record in hand.
+- `stage(sends, topic, rows, keys, values, times, watermark, bytes_max)`: appends sends, and returns the number of the first whose
+  key and value are longer than `bytes_max`, before which it stops; how many there are, if none is.
+- `lay_out(sends, at, end, lane, causes, counted)`: appends sends from number `at` on to the columns of the partitions they go to, as
+  long as they name the lane's topic, and returns where it stopped. `counted` has the row of the last send before and how many
+  that row had sent before it: that is what a record's place among those of one origin is.
 """
 
 from __future__ import annotations
@@ -32,7 +44,18 @@ is_compiled = False
 """Whether the classes here are those in C."""
 
 if TYPE_CHECKING:
-    from headwater.core.hot_python import CURRENT, Entries, HotFrame, HotPart, HotTable, last_indices
+    from headwater.core.hot_python import (
+        CURRENT,
+        Entries,
+        HotFrame,
+        HotPart,
+        HotTable,
+        Send,
+        fold_windows,
+        last_indices,
+        lay_out,
+        stage,
+    )
 else:
     chosen = hot_python
     if read_environment().get(COMPILED) != "0":
@@ -45,7 +68,8 @@ else:
             is_compiled = False
     CURRENT, Entries = chosen.CURRENT, chosen.Entries
     HotFrame, HotPart, HotTable = chosen.HotFrame, chosen.HotPart, chosen.HotTable
-    last_indices = chosen.last_indices
+    fold_windows, last_indices = chosen.fold_windows, chosen.last_indices
+    Send, lay_out, stage = chosen.Send, chosen.lay_out, chosen.stage
 
 __all__ = [
     "CURRENT",
@@ -54,6 +78,10 @@ __all__ = [
     "HotFrame",
     "HotPart",
     "HotTable",
+    "Send",
+    "fold_windows",
     "is_compiled",
     "last_indices",
+    "lay_out",
+    "stage",
 ]

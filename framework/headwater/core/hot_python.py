@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from headwater.core.header import ORIGIN, behind_of, encode_channel, encode_varints, varint
+from headwater.core.partitioner import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from headwater.core.batch import Headers
+    from headwater.core.sending import Causes, Lane
+    from headwater.core.tumbling import Held, Made, TumblingFold, WorkColumns
 
 CURRENT: ContextVar[Any] = ContextVar("headwater_frame", default=None)
 
@@ -110,3 +118,79 @@ class Entries:
 def last_indices(keys: list[Any], /) -> list[int]:
     """See `hot`."""
     return sorted(dict(zip(keys, range(len(keys)), strict=True)).values())
+
+
+def fold_windows(
+    fold: TumblingFold, held: Held, columns: WorkColumns, at: int, watermark: int, made: Made, /
+) -> int:
+    """See `hot`. Takes none: each record goes the operator's own way."""
+    return at
+
+
+@dataclass(slots=True)
+class Send:
+    """See `hot`."""
+
+    row: int
+    topic: str
+    partition: int | None
+    timestamp: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    watermark: int | None = None
+
+
+def stage(
+    sends: list[Send],
+    topic: str,
+    rows: list[int],
+    keys: list[bytes],
+    values: list[bytes | None],
+    times: list[int],
+    watermark: int,
+    bytes_max: int,
+    /,
+) -> int:
+    """See `hot`."""
+    for at, (row, key, value, time) in enumerate(zip(rows, keys, values, times, strict=True)):
+        if len(key) + len(value or b"") > bytes_max:
+            return at
+        sends.append(Send(row, topic, None, time, key, value, (), watermark))
+    return len(rows)
+
+
+def lay_out(sends: list[Send], at: int, end: int, lane: Lane, causes: Causes, counted: list[int], /) -> int:
+    """See `hot`."""
+    topics, partitions, offsets, timestamps, times, watermarks = causes
+    last_row, emit = counted
+    while at < end and at < len(sends) and sends[at].topic == lane.topic:
+        send = sends[at]
+        row, key, target = send.row, send.key, send.partition
+        emit = emit + 1 if row == last_row else 0
+        last_row = row
+        if target is None:
+            target = lane.otherwise if key is None else partition_of(key, lane.partitions)
+        columns = lane.columns.get(target)
+        if columns is None:
+            columns = lane.columns[target] = lane.make(target)
+        timestamp = timestamps[row] if send.timestamp is None else send.timestamp
+        source = partitions if isinstance(partitions, int) else partitions[row]
+        topic = topics if isinstance(topics, int) else topics[row]
+        header = encode_varints(lane.agent, topic, source) + varint(offsets[row]) + varint(emit)
+        if lane.is_internal:
+            time, behind = times[row], None
+            if watermarks:
+                behind = behind_of(watermarks[row] if send.watermark is None else send.watermark, time)
+            sender = None if lane.own == source else lane.own
+            header += encode_channel(columns.sequence[0], time - timestamp, behind, sender)
+            columns.sequence[0] += 1
+        else:
+            header += lane.app
+        columns.timestamps.append(timestamp)
+        columns.keys.append(key)
+        columns.values.append(send.value)
+        columns.headers.append((*send.headers, (ORIGIN, header)))
+        at += 1
+    counted[:] = last_row, emit
+    return at

@@ -335,12 +335,11 @@ class Assembly:
         )
         frame.close()
         exits = [
-            Exit(sink.topic, app.topic_named(sink.topic).encode_value, sink.steps, sink.key)
-            for sink in spec.sinks
+            Exit(sink.topic, app.topic_named(sink.topic).codec, sink.steps, sink.key) for sink in spec.sinks
         ]
         out = topology.virtual.get(OUT + spec.name)
         if out is not None:
-            exits.append(Exit(out, codec_for(spec.value_type).encode))
+            exits.append(Exit(out, codec_for(spec.value_type)))
         states: dict[str, StatePart] = {}
         for name in spec.states:
             state = task.parts[state_table(spec.name, name)]

@@ -12,10 +12,13 @@ Invariant: what an operator does hangs on the records and their order alone, nev
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from headwater.core import hot
 from headwater.core.errors import HeadwaterError, MisuseError, RecordFailedError, ValueRefusedError
 from headwater.core.keys import encode_key, key_text
+from headwater.core.tumbling import WorkColumns
 from headwater.engine.runner import DeadLetter
 from headwater.stream.frame import CURRENT, Send
 from headwater.stream.operator import NEVER
@@ -24,12 +27,19 @@ from headwater.table.part import MISSING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from headwater.core.tumbling import Made
+    from headwater.core.values import Codec
     from headwater.engine.runner import AgentLike
     from headwater.stream.frame import Frame, Work
     from headwater.stream.operator import Operator, State, TableRows
     from headwater.stream.plan import GroupBy, Step
     from headwater.table.part import TablePart
     from headwater.table.state import StatePart, Undo
+
+T = TypeVar("T")
+
+MANY = 8
+"""From how many records on an operator is asked to take them by itself."""
 
 Route = tuple[int, "tuple[Step, ...]"]
 """An inlet's number, and what its plan does with a value first."""
@@ -61,18 +71,18 @@ class OperatorAgent:
 class Exit:
     """One topic that an operator's results go to."""
 
-    __slots__ = ("encode", "key", "steps", "topic")
+    __slots__ = ("codec", "key", "steps", "topic")
 
     def __init__(
         self,
         topic: str,
-        encode: Callable[[Any], bytes | None],
+        codec: Codec,
         steps: tuple[Step, ...] = (),
         key: GroupBy | None = None,
     ) -> None:
         """Take the topic as sends name it, how a value is written there, and what is done with it before."""
         self.topic = topic
-        self.encode = encode
+        self.codec = codec
         self.steps = steps
         self.key = key
 
@@ -162,15 +172,32 @@ class OperatorContext:
 
     def _give(self, way: Exit, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         frame = self._frame
-        data = None if value is None else way.encode(value)
+        data = None if value is None else way.codec.encode(value)
         if way.key is not None:
             key = encode_key(way.key.key_of(value))
         if (0 if data is None else len(data)) + (0 if key is None else len(key)) > frame.message_bytes_max:
-            raise ValueRefusedError(
-                f"a result of {self._name!r} for topic {way.topic!r} has {len(data or b''):,} bytes, more than "
-                f"message_bytes_max={frame.message_bytes_max:,}; keep less, or raise the limit in App(message_bytes_max=…)"
-            )
+            self._refuse(way, data or b"")
         frame.sends.append(Send(frame.row, way.topic, None, timestamp, key, data, (), watermark))
+
+    def _refuse(self, way: Exit, data: bytes) -> NoReturn:
+        raise ValueRefusedError(
+            f"a result of {self._name!r} for topic {way.topic!r} has {len(data):,} bytes, more than "
+            f"message_bytes_max={self._frame.message_bytes_max:,}; keep less, or raise the limit in App(message_bytes_max=…)"
+        )
+
+    def emit_all(self, made: Made) -> None:
+        """Give results on."""
+        frame, way = self._frame, self._only
+        if way is None:
+            for frame.row, key, value, timestamp in zip(*made, strict=True):
+                self.emit(key, value, timestamp)
+            return
+        values: list[bytes | None] = list(way.codec.encode_all(made.values))
+        staged = hot.stage(
+            frame.sends, way.topic, made.rows, made.keys, values, made.times, NEVER, frame.message_bytes_max
+        )
+        if staged < len(values):
+            self._refuse(way, values[staged] or b"")
 
     def late(self) -> None:
         """Count the record in hand as late and give it on as it came."""
@@ -287,6 +314,9 @@ class OperatorRunner:
             return
         inlet = routes[0][0]
         operator = self.operator
+        if operator.takes_many and len(work) >= MANY:
+            self._run_many(work, owned, task, floors)
+            return
         process = operator.process
         columns = zip(work.rows, work.keys, work.values, work.timestamps, owned, task, strict=True)
         for row, key, value, timestamp, own, watermark in columns:
@@ -302,6 +332,20 @@ class OperatorRunner:
             context.watermark = watermark
             if watermark >= operator.due:
                 self._advance(watermark)
+
+    def _run_many(self, work: Work, owned: Sequence[int], task: Sequence[int], floors: list[int]) -> None:
+        """Let the operator take what it can by itself, and hand it the others one by one."""
+        context = self.context
+        columns = WorkColumns(*map(list, (work.rows, work.keys, work.values, work.timestamps, owned, task)))
+        at, count = 0, len(work)
+        while at < count:
+            at = self._guarded(partial(self.operator.take, columns, at))
+            if at:
+                context.watermark = columns.tasks[at - 1]
+            if at < count:
+                self._one(work, at, columns.owns[at], floors)
+                self._moved(work, at, columns.tasks[at])
+                at += 1
 
     def _run_some(
         self, every: Work, mine: Work, owned: Sequence[int], task: Sequence[int], floors: list[int]
@@ -370,13 +414,17 @@ class OperatorRunner:
                 process(inlet, key, value, timestamp, own)
 
     def _advance(self, watermark: int) -> None:
+        self._guarded(partial(self.operator.advance, watermark), watermark)
+
+    def _guarded(self, step: Callable[[], T], watermark: int | None = None) -> T:
         try:
-            self.operator.advance(watermark)
+            return step()
         except HeadwaterError:
             raise
         except Exception as error:
+            reached = self.context.watermark if watermark is None else watermark
             raise RecordFailedError(
-                f"{self.agent.name} fails at watermark {watermark} ({type(error).__name__}: {error}), where no one record "
+                f"{self.agent.name} fails at watermark {reached} ({type(error).__name__}: {error}), where no one record "
                 "is to blame; mend its functions and start the worker again, nothing was lost"
             ) from error
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headwater.core import hot
 from headwater.core.batch import Append, TopicPartition
-from headwater.core.header import (
-    DEAD,
-    MARK,
-    ORIGIN,
-    behind_of,
-    decode_origin,
-    encode_channel,
-    encode_varints,
-    varint,
-)
-from headwater.core.partitioner import partition_of
+from headwater.core.header import DEAD, MARK, ORIGIN, decode_origin, encode_varints
+from headwater.core.sending import Causes, Laid, Lane
 from headwater.core.windowed import WindowedCodec, split_window_key, split_windowed
 from headwater.stream.frame import Send
 from headwater.stream.operator import NEVER
@@ -29,7 +24,6 @@ from headwater.table.changelog import encode_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from headwater.core.batch import Headers
     from headwater.engine.plan import RunPlan
     from headwater.engine.runner import DeadLetter
     from headwater.stream.frame import Rows
@@ -55,99 +49,80 @@ def sends(
     `staged_by` has each agent's sends, `emitted` the next emit sequence by "topic/partition" of internal topics, which is
     moved on.
     """
-    staged = [(send, agent) for agent, mine in staged_by for send in mine]
+    by_row: list[tuple[int, int, Send]] = []
     if len(staged_by) > 1:
-        staged.sort(key=lambda entry: entry[0].row)
-    ways: dict[tuple[str, str], _Way] = {}
-    columns: dict[TopicPartition, _Columns] = {}
-    single, offsets = rows.single, rows.cause_offsets
-    is_kept = bool(len(rows.watermarks))
-    emit, last_row, last_agent = 0, -1, ""
-    for send, agent in staged:
-        row, key = send.row, send.key
-        if row == last_row and agent == last_agent:
-            emit += 1
-        else:
-            emit, last_row, last_agent = 0, row, agent
-        way = ways.get((agent, send.topic))
-        if way is None:
-            way = ways[agent, send.topic] = _Way(plan, agent, send.topic, columns)
-        target = send.partition
-        if target is None:
-            target = partition % way.count if key is None else partition_of(key, way.count)
-        column = way.columns.get(target)
-        if column is None:
-            column = way.column(target, emitted)
-        timestamp = rows.timestamps[row] if send.timestamp is None else send.timestamp
-        topic, source, offset = (*single, offsets[row]) if single is not None else rows.cause(row)[:3]
-        header = way.head(topic, source) + varint(offset) + varint(emit)
-        if way.is_internal:
-            time = rows.task_times[row]
-            own = rows.watermarks[row] if send.watermark is None and is_kept else send.watermark
-            behind = behind_of(own, time) if is_kept and own is not None else None
-            sender = None if partition == source else partition
-            header += encode_channel(column.sequence, time - timestamp, behind, sender)
-            column.sequence += 1
-        else:
-            header += way.app
-        column.timestamps.append(timestamp)
-        column.keys.append(key)
-        column.values.append(send.value)
-        column.headers.append((*send.headers, (ORIGIN, header)))
-    for tp, column in columns.items():
-        if column.is_internal:
-            emitted[str(tp)] = column.sequence
-    return [
-        Append(tp.topic, tp.partition, c.timestamps, c.keys, c.values, c.headers) for tp, c in columns.items()
-    ]
+        # Sorted by row; within one, in the order of declaration and of sending.
+        by_row = [(send.row, number, send) for number, (_, mine) in enumerate(staged_by) for send in mine]
+        by_row.sort(key=itemgetter(0))
+    laid = _Laid(plan, partition, rows, emitted)
+    if len(staged_by) == 1:
+        agent, mine = staged_by[0]
+        laid.take(agent, list(mine))
+    for number, run in groupby(by_row, key=itemgetter(1)):
+        laid.take(staged_by[number][0], [send for _, _, send in run])
+    return laid.appends()
 
 
-class _Columns:
-    """What goes to one partition."""
+class _Laid:
+    """What is sent, as columns by partition, in the order in which partitions were first sent to."""
 
-    __slots__ = ("headers", "is_internal", "keys", "sequence", "timestamps", "values")
+    def __init__(self, plan: RunPlan, partition: int, rows: Rows, emitted: dict[str, int]) -> None:
+        self._plan = plan
+        self._partition = partition
+        self._emitted = emitted
+        self._app = encode_varints(plan.app_number)
+        single = rows.single
+        self._causes = Causes(
+            rows.cause_topics.flat() if single is None else single[0],
+            rows.cause_partitions.flat() if single is None else single[1],
+            rows.cause_offsets.flat(),
+            rows.timestamps.flat(),
+            rows.task_times.flat(),
+            rows.watermarks.flat(),
+        )
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._columns: dict[TopicPartition, Laid] = {}
+        self._internal: list[TopicPartition] = []
 
-    def __init__(self, sequence: int, *, is_internal: bool) -> None:
-        self.timestamps: list[int] = []
-        self.keys: list[bytes | None] = []
-        self.values: list[bytes | None] = []
-        self.headers: list[Headers] = []
-        self.sequence = sequence
-        self.is_internal = is_internal
+    def take(self, agent: str, sends: list[Send]) -> None:
+        """Lay out sends of one agent that follow on each other."""
+        counted = [-1, 0]
+        at = 0
+        while at < len(sends):
+            topic = sends[at].topic
+            lane = self._lanes.get((agent, topic))
+            if lane is None:
+                lane = self._lanes[agent, topic] = self._lane(agent, topic)
+            at = hot.lay_out(sends, at, len(sends), lane, self._causes, counted)
 
+    def _lane(self, agent: str, topic: str) -> Lane:
+        plan = self._plan
+        is_internal = plan.is_internal(topic)
+        written = topic if is_internal else plan.output_topic(topic)
+        count = plan.partitions_of(written, topic)
+        return Lane(
+            topic, plan.number_of(agent), count, self._partition % count, b"" if is_internal else self._app, self._partition,
+            is_internal, {}, partial(self._of, written, is_internal),
+        )  # fmt: skip
 
-class _Way:
-    """What one agent's sends to one topic have in common."""
-
-    __slots__ = ("_all", "_heads", "_number", "app", "columns", "count", "is_internal", "topic")
-
-    def __init__(
-        self, plan: RunPlan, agent: str, topic: str, columns: dict[TopicPartition, _Columns]
-    ) -> None:
-        self.is_internal = plan.is_internal(topic)
-        self.topic = topic if self.is_internal else plan.output_topic(topic)
-        self.count = plan.partitions_of(self.topic, topic)
-        self.app = encode_varints(plan.app_number)
-        self.columns: dict[int, _Columns] = {}
-        self._all = columns
-        self._number = plan.number_of(agent)
-        self._heads: dict[tuple[int, int], bytes] = {}
-
-    def head(self, topic: int, partition: int) -> bytes:
-        """Return the beginning of the header for a source partition."""
-        found = self._heads.get((topic, partition))
-        if found is None:
-            found = self._heads[topic, partition] = encode_varints(self._number, topic, partition)
-        return found
-
-    def column(self, target: int, emitted: dict[str, int]) -> _Columns:
+    def _of(self, topic: str, is_internal: bool, target: int) -> Laid:
         """Return the columns of a partition, which several agents may send to."""
-        tp = TopicPartition(self.topic, target)
-        found = self._all.get(tp)
+        tp = TopicPartition(topic, target)
+        found = self._columns.get(tp)
         if found is None:
-            found = self._all[tp] = _Columns(emitted.get(str(tp), 0), is_internal=self.is_internal)
-        self.columns[target] = found
+            found = self._columns[tp] = Laid([], [], [], [], [self._emitted.get(str(tp), 0)])
+            if is_internal:
+                self._internal.append(tp)
         return found
+
+    def appends(self) -> list[Append]:
+        """Return what was laid out, and move the emit sequences on."""
+        for tp in self._internal:
+            self._emitted[str(tp)] = self._columns[tp].sequence[0]
+        return [
+            Append(tp.topic, tp.partition, laid.timestamps, laid.keys, laid.values, laid.headers)
+            for tp, laid in self._columns.items()
+        ]
 
 
 def table_changes(part: CapturedPart, topic: str, shown: Callable[[bytes], Any]) -> list[Send]:

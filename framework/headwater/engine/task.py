@@ -298,7 +298,8 @@ class Task:
         changes = nbytes = 0
         for part in self.parts.values():
             mark = next(at)
-            count = part.count - mark
+            # An operator takes back what the epoch has made where a window closes.
+            count = max(0, part.count - mark)
             changes += count
             sample = part.sample(mark, WEIGHED_MAX) if count else []
             nbytes += _weight([value if isinstance(value, bytes) else None for value in sample], count)

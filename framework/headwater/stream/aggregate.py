@@ -20,7 +20,7 @@ from headwater.stream.plan import CompositeKey, getter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headwater.stream.operator import State
+    from headwater.stream.operator import RowsByKey
 
 _SCALARS = frozenset({int, float, str, bool})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,7 +53,7 @@ class Beside:
 
     __slots__ = ("prefix", "state")
 
-    def __init__(self, state: State, prefix: bytes) -> None:
+    def __init__(self, state: RowsByKey, prefix: bytes) -> None:
         """Take the state and what the rows' keys begin with."""
         self.state = state
         self.prefix = prefix
@@ -80,6 +80,10 @@ class Part:
     def taken(self, aggregate: Aggregate) -> Callable[[Any], Any]:
         """Return the function from a value to the input."""
         return _identity if aggregate.take is None else getter(aggregate.take)
+
+    def folded_by(self) -> str | Callable[[Any, Any], Any] | None:
+        """Return how `hot.fold_windows` adds a value."""
+        return self.step()
 
     def step(self) -> Callable[[Any, Any], Any]:
         """Return input and add as one function of accumulator and value, where nothing lies beside: a call less a record."""
@@ -113,6 +117,10 @@ class CountOf(Part):
 
     zero = 0
 
+    def folded_by(self) -> Callable[[Any, Any], Any] | None:
+        """Count every value, where each counts."""
+        return None if self.input is _one else self.step()
+
     def step(self) -> Callable[[Any, Any], Any]:
         """Count every value without looking at it, where each counts."""
         return _one_more if self.input is _one else super().step()
@@ -138,6 +146,15 @@ class SumOf(Part):
     """The sum in the order of the records; whole numbers are exact."""
 
     can_subtract = False
+
+    def __init__(self, aggregate: Aggregate) -> None:
+        """Take the declaration."""
+        super().__init__(aggregate)
+        self._field = aggregate.take if isinstance(aggregate.take, str) and aggregate.where is None else None
+
+    def folded_by(self) -> str | Callable[[Any, Any], Any] | None:
+        """Sum a field by its name."""
+        return self._field if type(self) is SumOf and self._field is not None else self.step()
 
     def step(self) -> Callable[[Any, Any], Any]:
         """Add without a call between."""

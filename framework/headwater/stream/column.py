@@ -34,11 +34,14 @@ class Column:
         return self._count
 
     def __getitem__(self, row: int) -> Any:
-        if row >= len(self._flat):
-            for chunk in self._chunks[self._flattened :]:
-                self._flat.extend(chunk)
-            self._flattened = len(self._chunks)
-        return self._flat[row]
+        return self._flat[row] if row < len(self._flat) else self.flat()[row]
+
+    def flat(self) -> list[Any]:
+        """Return all values as one list: the column's own, to be read."""
+        for chunk in self._chunks[self._flattened :]:
+            self._flat.extend(chunk)
+        self._flattened = len(self._chunks)
+        return self._flat
 
     def arrow(self, kind: pa.DataType) -> pa.Array:
         """Return the whole column as one Arrow array."""

@@ -5,20 +5,24 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
+from headwater.core import hot
+from headwater.core.tumbling import Held, Made
 from headwater.core.windowed import split_window_key, window_key
 from headwater.stream.closing import Closing
 from headwater.stream.operator import END_OF_TIME, Operator
 from headwater.stream.results import SHOWN_MAX
 from headwater.stream.running import BESIDE, GROUPS
+from headwater.stream.window import Tumbling
 
 if TYPE_CHECKING:
+    from headwater.core.tumbling import WorkColumns
     from headwater.stream.fold import Fold
     from headwater.stream.operator import Context, State
     from headwater.stream.results import Results
     from headwater.stream.window import FixedWindow
 
-Opened = tuple[int, bytes, int, bytes]
-"""A window: its end, its place in the state, its start, its key. Places are in the order of key and start."""
+Opened = tuple[int, bytes]
+"""A window: its end, and its place in the state. Places of one end are in the order of key and start."""
 
 
 class FixedAggregate(Operator):
@@ -42,12 +46,30 @@ class FixedAggregate(Operator):
         self._groups: State = context.state(GROUPS)
         self._beside: State | None = context.state(BESIDE) if self._fold.grows else None
         self._closing = Closing(context, self._results)
-        self._open: list[Opened] = []
+        # By end the windows that wait for it, and a heap of these ends.
+        self._waiting: dict[int, list[bytes]] = {}
+        self._ends: list[int] = []
         for place, _ in self._groups.scan():
-            key, start, end = split_window_key(place)
-            self._open.append((end, place, start, key))
-        heapq.heapify(self._open)
+            self._waiting.setdefault(split_window_key(place).end, []).append(place)
+        self._ends = sorted(self._waiting)
         self._set_due()
+        self._tumbling = None
+        if hot.is_compiled and type(self._window) is Tumbling and self._closing.table is None:
+            self._tumbling = self._fold.tumbling(self._window, self._results, is_read=self._closing.is_read)
+        self.takes_many = self._tumbling is not None
+
+    def take(self, columns: WorkColumns, at: int) -> int:
+        """Take records that are not late and don't fail, where the state is in memory and results go to no table."""
+        in_hand = self._groups.in_hand()
+        if self._tumbling is None or in_hand is None:
+            return at
+        held = Held(*in_hand, self._waiting, self._ends)
+        made = Made([], [], [], [])
+        at = hot.fold_windows(self._tumbling, held, columns, at, self._context.watermark, made)
+        if made.rows:
+            self._context.emit_all(made)
+        self._set_due()
+        return at
 
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Add the record to its windows; it is late where all of them are closed."""
@@ -83,7 +105,7 @@ class FixedAggregate(Operator):
     def _find(self, key: bytes | None, timestamp: int) -> tuple[int, int, tuple[Opened, ...]]:
         data = self._results.group(key)
         spans = self._window.spans(timestamp)
-        windows = tuple([(end, window_key(data, start, end), start, data) for start, end in spans])
+        windows = tuple([(end, window_key(data, start, end)) for start, end in spans])
         if len(self._last) >= SHOWN_MAX:
             self._last.clear()
         found = self._last[key] = (*self._window.alike(timestamp, spans), windows)
@@ -103,33 +125,34 @@ class FixedAggregate(Operator):
             self._closing.table.put(place, (fold.result(acc, rows), False))
 
     def _begin(self, window: Opened) -> None:
-        heapq.heappush(self._open, window)
-        if window[0] + self._results.grace_ms < self.due:
+        end, place = window
+        places = self._waiting.get(end)
+        if places is not None:
+            places.append(place)
+            return
+        self._waiting[end] = [place]
+        heapq.heappush(self._ends, end)
+        if end + self._results.grace_ms < self.due:
             self._set_due()
 
     def advance(self, watermark: int) -> None:
         """Close the windows that are due in the order of end, key, start; then let closed ones leave."""
         grace, fold, groups, beside = self._results.grace_ms, self._fold, self._groups, self._beside
-        closing, waiting = self._closing, self._open
-        bare = closing.table is None
-        while waiting and (watermark == END_OF_TIME or waiting[0][0] + grace <= watermark):
-            end, place, start, key = waiting[0]
-            acc = groups.get(place)
-            # A window whose only record failed was undone in the state, but not here.
-            if acc is not None:
-                values = fold.result(acc, None if beside is None else fold.beside(beside, place))
-                if not bare:
-                    closing.close(place, end, values)
-                elif closing.is_read:
-                    shown = {"key": self._results.key(key), "start": start, "end": end}
-                    self._context.emit(key, shown | values, end - 1)
-                groups.delete(place)
-                if beside is not None:
-                    fold.drop(beside, place)
-            heapq.heappop(waiting)
+        ends = self._ends
+        while ends and (watermark == END_OF_TIME or ends[0] + grace <= watermark):
+            end = heapq.heappop(ends)
+            for place in sorted(self._waiting.pop(end)):
+                acc = groups.get(place)
+                # A window whose only record failed was undone in the state, but not here.
+                if acc is not None:
+                    rows = None if beside is None else fold.beside(beside, place)
+                    self._closing.close(place, end, fold.result(acc, rows))
+                    groups.delete(place)
+                    if beside is not None:
+                        fold.drop(beside, place)
         self._closing.advance(watermark)
         self._set_due()
 
     def _set_due(self) -> None:
-        due = self._open[0][0] + self._results.grace_ms if self._open else END_OF_TIME
+        due = self._ends[0] + self._results.grace_ms if self._ends else END_OF_TIME
         self.due = min(due, self._closing.due)

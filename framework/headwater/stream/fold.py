@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headwater.core.tumbling import TumblingFold
 from headwater.stream.aggregate import Aggregate, Beside, Part, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from headwater.stream.operator import State
+    from headwater.stream.operator import RowsByKey
+    from headwater.stream.results import Results
+    from headwater.stream.window import Tumbling
 
 
 class Scratch:
@@ -53,6 +56,17 @@ class Fold:
         # Where a result is the accumulator itself, nothing is asked.
         self._is_result = all(type(part).result is Part.result for part in self.parts)
 
+    def tumbling(self, window: Tumbling, results: Results, *, is_read: bool) -> TumblingFold | None:
+        """Return what `hot.fold_windows` needs to know, or None where it can't do this: rows beside, a user's own beginning."""
+        far = 1 << 60
+        if self.grows or self.takes_values or window.size_ms > far or results.grace_ms > far:
+            return None
+        return TumblingFold(
+            window.size_ms, window.offset_ms, results.grace_ms, tuple(part.folded_by() for part in self.parts),
+            tuple(part.zero for part in self.parts), self.names, None if self._is_result else self.result,
+            results.shown, results.key, is_read,
+        )  # fmt: skip
+
     def fold(self, inputs: Iterable[list[Any]]) -> dict[str, Any]:
         """Return the aggregates of some records at once; nothing is kept."""
         acc = self.zero()
@@ -73,7 +87,7 @@ class Fold:
         """Return the accumulator of no records."""
         return [part.zero for part in self.parts]
 
-    def beside(self, state: State | None, prefix: bytes) -> list[Beside | None]:
+    def beside(self, state: RowsByKey | None, prefix: bytes) -> list[Beside | None]:
         """Return where the aggregates of a group keep rows; `prefix` is the group's own."""
         if state is None or not self.grows:
             return [None] * len(self.parts)
@@ -120,7 +134,7 @@ class Fold:
             for name, part, one, row in zip(self.names, self.parts, acc, rows, strict=True)
         }
 
-    def drop(self, state: State, prefix: bytes) -> None:
+    def drop(self, state: RowsByKey, prefix: bytes) -> None:
         """Remove what a group's aggregates keep beside."""
         if self.grows:
             for key in [key for key, _ in state.scan(prefix)]:

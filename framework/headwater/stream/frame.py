@@ -6,12 +6,12 @@ row, so a savepoint costs nothing: rolling back a record means dropping what car
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from headwater.core import hot
 from headwater.core.errors import AgentStoppedError
+from headwater.core.hot import Send
 from headwater.stream.column import Column
 
 if TYPE_CHECKING:
@@ -193,23 +193,6 @@ class Work:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Send:
-    """One record an agent sent: staged until its epoch commits.
-
-    `watermark` is the own watermark that goes with it into an internal topic; None: that of the record in hand.
-    """
-
-    row: int
-    topic: str
-    partition: int | None
-    timestamp: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    watermark: int | None = None
-
-
 class Frame(hot.HotFrame):
     """One agent instance in one task: set as `CURRENT` while its code runs.
 
@@ -319,3 +302,6 @@ class Frame(hot.HotFrame):
 
 CURRENT: ContextVar[Frame | None] = hot.CURRENT
 """The frame of the agent whose code is running, or None outside agents."""
+
+
+__all__ = ["CURRENT", "Frame", "Rows", "Send", "Work"]

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from headwater.core.tumbling import Made, WorkColumns
     from headwater.stream.plan import GroupBy, Step, StreamPlan
+
+InHand: TypeAlias = "tuple[dict[bytes, Any], dict[bytes, int], set[bytes]]"
 
 NEVER = -(1 << 63)
 """The watermark before anything is known."""
@@ -36,8 +39,8 @@ CHANGES = "@changes:"
 """Begin the names of virtual topics in plans: an operator's results, its late records, a table's changes."""
 
 
-class State(Protocol):
-    """An operator's rows in one task: by key bytes, values of plain data (msgpack), in step with the epoch.
+class RowsByKey(Protocol):
+    """Rows by key bytes.
 
     A value is replaced, never changed in place: the engine undoes a failed record by putting the old objects back.
     """
@@ -62,7 +65,18 @@ class State(Protocol):
         ...
 
 
-class TableRows(State, Protocol):
+class State(RowsByKey, Protocol):
+    """An operator's rows in one task: values of plain data (msgpack), in step with the epoch."""
+
+    def in_hand(self) -> InHand | None:
+        """Return rows (None: gone), rows of changes, and what the epoch made: to be changed for records that don't fail.
+
+        None where not all of it is in memory, or its keys are kept in order.
+        """
+        ...
+
+
+class TableRows(RowsByKey, Protocol):
     """A visible table's rows in one task, by encoded key bytes; values as the table's codec has them.
 
     As a `State`, but `put` is a change of the record in hand (task time and cause are its), and `scan` costs the size of the
@@ -94,6 +108,10 @@ class Context(Protocol):
         """
         ...
 
+    def emit_all(self, made: Made) -> None:
+        """Give results on, each for the row that brought it about; none is late anywhere."""
+        ...
+
     def late(self) -> None:
         """Count the record in hand as late and give it, as it came, to whoever reads `@late:NAME`."""
         ...
@@ -101,6 +119,9 @@ class Context(Protocol):
 
 class Operator(ABC):
     """One operator in one task."""
+
+    takes_many = False
+    """Whether `take` may do something; known once it is open."""
 
     due: int = END_OF_TIME
     """The least watermark at which there is something to do; kept by the operator, END_OF_TIME where nothing waits."""
@@ -112,6 +133,13 @@ class Operator(ABC):
     @abstractmethod
     def process(self, inlet: int, key: bytes | None, value: Any, timestamp: int, watermark: int) -> None:
         """Take one record: its inlet's number, key bytes, decoded value (None: tombstone), event time, own watermark."""
+
+    def take(self, columns: WorkColumns, at: int) -> int:
+        """Take records of the only inlet from number `at` on, as `process` and `advance` would, as far as they are usual ones.
+
+        Return the number of the first that is left untouched, for `process`.
+        """
+        return at
 
     def advance(self, watermark: int) -> None:  # noqa: B027  (most operators have nothing that waits)
         """Do what is due at a task's watermark."""

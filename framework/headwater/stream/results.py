@@ -25,7 +25,8 @@ class Results:
     """How an aggregation was declared.
 
     `table`: the name of the table it fills, or None. `is_read`: tells at start whether anybody reads its results as a
-    stream. `expires_ms`: how long closed windows stay in the table, by watermark; None: for ever.
+    stream. `expires_ms`: how long closed windows stay in the table, by watermark; None: for ever. `shown` remembers keys as
+    they are shown.
     """
 
     name: str
@@ -34,18 +35,18 @@ class Results:
     is_read: Callable[[], bool]
     grace_ms: int = 0
     expires_ms: int | None = None
-    _shown: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
+    shown: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def key(self, data: bytes) -> Any:
         """Return a group's key as its type; without one as text, a composite one as a list or dict."""
-        shown = self._shown.get(data)
+        shown = self.shown.get(data)
         if shown is None:
             shown = self._read(data)
             # A list or dict could be changed by who is given it.
             if type(shown) in (str, int):
-                if len(self._shown) >= SHOWN_MAX:
-                    self._shown.clear()
-                self._shown[data] = shown
+                if len(self.shown) >= SHOWN_MAX:
+                    self.shown.clear()
+                self.shown[data] = shown
         return shown
 
     def _read(self, data: bytes) -> Any:

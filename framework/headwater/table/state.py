@@ -151,6 +151,13 @@ class StatePart:
             if value is not None:
                 yield key, value
 
+    def in_hand(self) -> tuple[dict[bytes, Any], dict[bytes, int], set[bytes]] | None:
+        """Return rows, open changes and what the open epoch made, to be changed in place; None where that isn't all there is.
+
+        Changes made there can't be undone.
+        """
+        return (self.rows, self.dirty, self._fresh) if self._complete and self._keys is None else None
+
     def _read(self, key: bytes) -> Any:
         if self._complete:
             return None

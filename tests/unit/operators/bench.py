@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from headwater.core.tumbling import Made, WorkColumns
 from headwater.core.windowed import split_window_key
 from headwater.stream.operator import END_OF_TIME, NEVER, Operator
 from headwater.table.state import decode, encode
@@ -26,11 +27,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record with its own watermark before it, and the task's before it."""
+    """A record with its own watermark before it, and the task's before and after it."""
 
     row: Row
     own: int
     task: int
+    after: int
 
 
 class DictState:
@@ -40,7 +42,7 @@ class DictState:
         self.rows: dict[bytes, Any] = {}
 
     def get(self, key: bytes) -> Any:
-        return self.rows.get(key)
+        return self.rows.get(key)  # None for one that is gone
 
     def put(self, key: bytes, value: Any) -> None:
         assert value is not None
@@ -51,12 +53,16 @@ class DictState:
 
     def scan(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         for key in sorted(self.rows):
-            if key.startswith(prefix) and key >= start and key in self.rows:
-                yield key, self.rows[key]
+            value = self.rows.get(key)
+            if value is not None and key.startswith(prefix) and key >= start:
+                yield key, value
+
+    def in_hand(self) -> tuple[dict[bytes, Any], dict[bytes, int], set[bytes]]:
+        return self.rows, {}, set()
 
     def reload(self) -> None:
         """Do what a restart does: values come back from their bytes."""
-        self.rows = {key: decode(encode(value)) for key, value in self.rows.items()}
+        self.rows = {key: decode(encode(value)) for key, value in self.scan()}
 
 
 @dataclass
@@ -73,6 +79,7 @@ class Bench:
     states: dict[str, DictState] = field(default_factory=dict)
     tables: dict[str, DictState] = field(default_factory=dict)
     clocks: dict[tuple[int, int], int] = field(default_factory=dict)
+    taken: int = 0
     _hand: Row | None = None
     _operator: Operator | None = None
 
@@ -86,6 +93,10 @@ class Bench:
 
     def emit(self, key: bytes | None, value: Any, timestamp: int, watermark: int = NEVER) -> None:
         self.emitted.append((key, msgspec.json.decode(msgspec.json.encode(value)), timestamp))
+
+    def emit_all(self, made: Made) -> None:
+        for _, key, value, timestamp in zip(*made, strict=True):
+            self.emit(key, value, timestamp)
 
     def late(self) -> None:
         assert self._hand is not None
@@ -108,17 +119,45 @@ class Bench:
 
     def feed(self, row: Row) -> Seen:
         """Feed one record."""
-        operator = self._open()
+        found = Seen(row, *self._watermarks(row))
+        self._process(found)
+        return found
+
+    def feed_many(self, rows: Sequence[Row]) -> list[Seen]:
+        """Feed records of one inlet together: the operator takes what it can by itself, the others come one by one."""
+        seen: list[Seen] = []
+        for row in rows:
+            before = seen[-1].after if seen else self.watermark
+            own, _, after = self._watermarks(row)
+            seen.append(Seen(row, own, before, max(before, after)))
+        columns = WorkColumns(
+            list(range(len(rows))), [row.key.encode() for row in rows], [row.value for row in rows],
+            [row.time for row in rows], [one.own for one in seen], [one.after for one in seen],
+        )  # fmt: skip
+        at = 0
+        while at < len(rows):
+            taken = self._open().take(columns, at)
+            self.taken += taken - at
+            if taken:
+                self.watermark = seen[taken - 1].after
+            if taken < len(rows):
+                self._process(seen[taken])
+            at = taken + 1
+        return seen
+
+    def _watermarks(self, row: Row) -> tuple[int, int, int]:
+        """Return a record's own watermark, the task's before and after it; its channel's clock has moved then."""
         channel = (row.inlet, row.channel)
         clock = self.clocks.get(channel, NEVER)
         own = NEVER if clock == NEVER else clock - self.lateness
-        found = Seen(row, own, self.watermark)
-        self._hand = row
-        operator.process(row.inlet, row.key.encode(), row.value, row.time, own)
-        self._hand = None
         self.clocks[channel] = max(clock, row.time)
-        self.advance(max(self.watermark, min(self.clocks.values()) - self.lateness))
-        return found
+        return own, self.watermark, max(self.watermark, min(self.clocks.values()) - self.lateness)
+
+    def _process(self, seen: Seen) -> None:
+        row = self._hand = seen.row
+        self._open().process(row.inlet, row.key.encode(), row.value, row.time, seen.own)
+        self._hand = None
+        self.advance(seen.after)
 
     def advance(self, watermark: int) -> None:
         """Take the task's watermark on."""

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.core import hot
 from headwater.core.errors import ValueRefusedError
 from headwater.stream.aggregate import Aggregate
 from headwater.stream.counted import CountAggregate
@@ -133,6 +134,54 @@ def test_fixed_windows_hold_what_is_in_time(
     model, late = fixed_model(seen, spans, grace)
     check(bench, model)
     assert bench.lates == late
+
+
+BARE = {name: AGGREGATES[name] for name in ("n", "odd", "total", "least", "most", "mean")}
+PLAIN = {"n": AGGREGATES["n"], "total": AGGREGATES["total"]}
+
+
+@pytest.mark.parametrize("aggregates", [BARE, PLAIN], ids=["asked for results", "accumulators are results"])
+@pytest.mark.parametrize("window", [Tumbling(0.01), Tumbling(0.007, offset=0.003)])
+@given(rows=ROWS, cuts=st.sets(st.integers(0, 30)), grace=GRACE, lateness=LATENESS, restarts=RESTARTS)
+def test_records_taken_together_give_what_they_give_one_by_one(
+    window: Any,
+    aggregates: Any,
+    rows: list[Row],
+    cuts: set[int],
+    grace: int,
+    lateness: int,
+    restarts: set[int],
+) -> None:
+    def make() -> Operator:
+        return FixedAggregate(window, Fold(aggregates), Results("t", None, None, lambda: True, grace))
+
+    single, many = Bench(make, lateness), Bench(make, lateness)
+    seen = [single.feed(row) for row in rows]
+    found: list[Seen] = []
+    for start, end in pairwise(sorted({0, len(rows), *(cut for cut in cuts | restarts if cut < len(rows))})):
+        if start in restarts:
+            many.restart()
+        found += many.feed_many(rows[start:end])
+    assert found == seen
+    assert (many.emitted, many.lates) == (single.emitted, single.lates)
+    assert dict(many.state("groups").scan()) == dict(single.state("groups").scan())
+    single.advance(END_OF_TIME)
+    many.advance(END_OF_TIME)
+    assert many.emitted == single.emitted
+
+
+def test_a_record_that_is_not_a_usual_one_is_left_and_those_behind_it_taken() -> None:
+    def make() -> Operator:
+        return FixedAggregate(Tumbling(0.01), Fold(PLAIN), Results("t", None, None, lambda: True))
+
+    bench = Bench(make)
+    times = [1, 5, 25, 3, 26, 1 << 62, 27]
+    bench.feed_many([Row("a", {"v": 1}, time) for time in times])
+    assert [row.time for row in bench.lates] == [3, 27]
+    assert [value["start"] for value in bench.values()] == [0, 20]
+    assert bench.taken == (4 if hot.is_compiled else 0)
+    with pytest.raises(KeyError, match="v"):
+        bench.feed_many([Row("b", {"v": 1}, (1 << 62) + 1), Row("b", {}, (1 << 62) + 2)])
 
 
 @given(rows=ROWS, grace=GRACE, lateness=LATENESS, restarts=RESTARTS)

@@ -306,12 +306,11 @@ class Sender:
             stamp, pairs = message_time(time, own, now_ms)
             while True:
                 try:
+                    # By place (callback, on_delivery, timestamp, headers): names cost the client as much as all the rest.
                     if pairs is None:
-                        produce(topic, value, key, partition, on_delivery=report, timestamp=stamp)
+                        produce(topic, value, key, partition, report, None, stamp)
                     else:
-                        produce(
-                            topic, value, key, partition, on_delivery=report, timestamp=stamp, headers=pairs
-                        )
+                        produce(topic, value, key, partition, report, None, stamp, pairs)
                     break
                 except BufferError:
                     producer.poll(0.05)
