@@ -71,15 +71,9 @@ class _Laid:
         self._partition = partition
         self._emitted = emitted
         self._app = encode_varints(plan.app_number)
-        single = rows.single
-        self._causes = Causes(
-            rows.cause_topics.flat() if single is None else single[0],
-            rows.cause_partitions.flat() if single is None else single[1],
-            rows.cause_offsets.flat(),
-            rows.timestamps.flat(),
-            rows.task_times.flat(),
-            rows.watermarks.flat(),
-        )
+        self._rows = rows
+        self._outward: Causes | None = None
+        self._inward: Causes | None = None
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._columns: dict[TopicPartition, Laid] = {}
         self._internal: list[TopicPartition] = []
@@ -93,7 +87,27 @@ class _Laid:
             lane = self._lanes.get((agent, topic))
             if lane is None:
                 lane = self._lanes[agent, topic] = self._lane(agent, topic)
-            at = hot.lay_out(sends, at, len(sends), lane, self._causes, counted)
+            causes = self._inward_causes() if lane.is_internal else self._outward_causes()
+            at = hot.lay_out(sends, at, len(sends), lane, causes, counted)
+
+    def _outward_causes(self) -> Causes:
+        """Return the rows' origins without what internal topics are told besides: columns are made lists only where needed."""
+        if self._outward is None:
+            rows, single = self._rows, self._rows.single
+            topics = rows.cause_topics.flat() if single is None else single[0]
+            partitions = rows.cause_partitions.flat() if single is None else single[1]
+            self._outward = Causes(
+                topics, partitions, rows.cause_offsets.flat(), rows.timestamps.flat(), [], []
+            )
+        return self._outward
+
+    def _inward_causes(self) -> Causes:
+        if self._inward is None:
+            rows = self._rows
+            self._inward = self._outward_causes()._replace(
+                times=rows.task_times.flat(), watermarks=rows.watermarks.flat()
+            )
+        return self._inward
 
     def _lane(self, agent: str, topic: str) -> Lane:
         plan = self._plan
