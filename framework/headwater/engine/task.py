@@ -19,6 +19,7 @@ from headwater.engine.dispatch import Dispatch
 from headwater.engine.held import Held
 from headwater.engine.intake import Intake
 from headwater.engine.operator import OperatorRunner
+from headwater.engine.pace import NEXT
 from headwater.engine.plan import DECODE
 from headwater.engine.positions import TaskState
 from headwater.engine.runner import DeadLetter, Runner
@@ -150,6 +151,12 @@ class Task:
     def task_time(self) -> int:
         """The greatest effective time of all rows so far, ms; NEVER before the first."""
         return self.intake.task_time
+
+    @property
+    def source_time(self) -> int:
+        """The effective time of the next record of its source partitions, as far as it is known; END_OF_TIME where none is left."""
+        channels = [i.channels[0] for i in self.inputs if i.senders is None and not i.is_shadow]
+        return min((c.clock_at_position() for c in channels if c.size or not c.done), default=END_OF_TIME)
 
     @property
     def runners(self) -> list[Runner | OperatorRunner | TimerRunner]:
@@ -502,6 +509,8 @@ class Task:
             marks["end"] = True
         if ends:
             marks["ends"] = sorted(ends)
+        if self.pace is not None:
+            marks[NEXT] = self.source_time
         return marks
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import headwater as hw
+from headwater.core.partitioner import partition_of
+from headwater.engine import pace as pace_module
 from headwater.engine.pace import Pace
 from headwater.engine.positions import TaskState
 from headwater.engine.replay import prepare_replay
 from headwater.engine.run import RunOptions
 from headwater.engine.task import Task
+from headwater.merge.channel import END_OF_TIME
 from headwater.merge.merge import Group, Merge
 from tests.unit.engine.runs import Place
 
@@ -69,7 +73,8 @@ def _replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -
 def test_no_source_runs_further_than_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the group that takes it there."""
     furthest, early = _replayed(tmp_path, monkeypatch, ahead=5)
-    assert furthest <= 5_000 + GROUP * 100
+    # The slowest is where its next record is, 200 ms on.
+    assert furthest <= 5_000 + GROUP * 100 + 200
     assert early <= 50 + 2 * GROUP  # five seconds of it, and groups that end beyond
 
 
@@ -77,6 +82,62 @@ def test_without_a_span_the_buffers_are_the_bound(tmp_path: Path, monkeypatch: p
     _, early = _replayed(tmp_path, monkeypatch, buffer_bytes=1 << 16)
     # 64 KB, a quarter of it for three sources, at about 190 bytes a record.
     assert early <= 30 + GROUP
+
+
+def _declare_join(app: hw.App) -> None:
+    rates = app.topic("rates").stream().table("rates")
+    joined = app.topic("events").stream().join(rates, on="k", as_of=True, how="left", name="rated")
+    joined.to(app.topic("rated"))
+
+
+@pytest.mark.timeout(60)
+def test_a_task_that_waits_for_what_others_send_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the tasks that join gets no record at all; the other has its table's next one long after the buffers are full."""
+    monkeypatch.setattr(Merge.__init__, "__kwdefaults__", {"records_max": GROUP})
+    monkeypatch.setattr(pace_module, "STILL_S", 3600.0)
+    place = Place(tmp_path)
+    place.topic("events", 2)
+    place.topic("rates", 2)
+    keys = [key for n in range(20) if partition_of((key := f"k{n}").encode(), 2) == 0]
+    for partition in range(2):
+        events = [{"k": keys[n % 3], "n": n, "fill": "x" * 100} for n in range(1000)]
+        place.append("events", events, times=list(range(100_000, 200_000, 100)), partition=partition)
+    rates = [{"rate": 1}, {"rate": 2}]
+    place.append("rates", rates, keys=[keys[0].encode()] * 2, times=[90_000, 190_000], partition=0)
+    place.run(_declare_join)
+    app = place.app(_declare_join, epoch_s=0.01, buffer_bytes=1 << 16)
+    made = prepare_replay(app, place.log, place.archive, time_from=-(1 << 63), name="again")
+    place.run_app(app, RunOptions(generation=made.name))
+    assert app.engine.session.pace is not None
+    live, again = (sorted(map(str, place.values(topic))) for topic in ("rated", "app.again.out.rated"))
+    assert len(again) >= 1_800  # the last ones wait for the watermark
+    assert again == live
+
+
+def test_where_nothing_moves_for_a_while_a_group_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan: Any = SimpleNamespace(
+        topology=SimpleNamespace(
+            subs=[SimpleNamespace(topics=["events"], senders={}, first_task=0, partitions=2)], repartition_topics=["x"]
+        ),
+        total_order=True,
+    )  # fmt: skip
+    now_s = [100.0]
+    monkeypatch.setattr(pace_module, "SYSTEM_CLOCK", SimpleNamespace(monotonic_s=lambda: now_s[0]))
+    pace = Pace(plan, ahead_ms=1_000, bytes_max=1)
+    task: Any = SimpleNamespace(number=0, task_time=5_000, source_time=5_000)
+    pace.watch({0: task})
+    pace.learn({1: TaskState(1, time=1_000)})
+    assert pace.holds(task)
+    now_s[0] += pace_module.STILL_S
+    assert not pace.holds(task)
+    assert pace.holds(task)  # one group, no more
+    now_s[0] += pace_module.STILL_S / 2
+    pace.learn({1: TaskState(1, time=2_000)})
+    assert pace.holds(task)
+    now_s[0] += pace_module.STILL_S / 2
+    assert pace.holds(task)  # it has moved since
 
 
 def test_tasks_of_other_workers_are_known_by_what_they_committed(tmp_path: Path) -> None:
@@ -93,14 +154,17 @@ def test_tasks_of_other_workers_are_known_by_what_they_committed(tmp_path: Path)
     assert pace.others() == [0, 1]
 
     class _Task:
-        number, task_time = 0, 5_000
-        inputs: tuple[Any, ...] = (type("I", (), {"ended": False})(),)
+        number, task_time, source_time = 0, 5_000, 5_000
 
     task: Any = _Task()
     pace.watch({0: task})
     assert pace.others() == [1]
     assert pace.holds(task)  # nothing is known of the other
     pace.learn({1: TaskState(1, time=3_999)})
+    assert pace.holds(task)
+    pace.learn({1: TaskState(1, time=3_000, marks={"next": 4_000})})  # that of the record it will take
+    assert not pace.holds(task)
+    pace.learn({1: TaskState(1, time=3_000)})
     assert pace.holds(task)
     pace.learn({1: TaskState(1, time=4_000)})
     assert not pace.holds(task)
@@ -122,5 +186,5 @@ def test_tasks_of_other_workers_are_known_by_what_they_committed(tmp_path: Path)
     by_bytes.took(task, 9_000, 150)
     assert by_bytes.holds(task)
     by_bytes.learn({1: TaskState(1, time=1_500, marks={"end": True})})
-    task.inputs = (type("I", (), {"ended": True})(),)
+    task.source_time = END_OF_TIME
     assert not by_bytes.holds(task)
