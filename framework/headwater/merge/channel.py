@@ -8,8 +8,10 @@ where epochs or marks fell. Watermarks are kept apart from it (see `watermark`),
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -18,9 +20,11 @@ from headwater.core.lazy import LazyColumn
 from headwater.merge.watermark import END_OF_TIME, NEVER, WatermarkClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from headwater.core.batch import Batch, Headers
+
+_TIMES, _PLACES = attrgetter("times"), attrgetter("places")
 
 __all__ = ["END_OF_TIME", "NEVER", "Channel", "Piece", "join"]
 
@@ -211,10 +215,36 @@ class Channel:
         self.size -= end - start
         return piece
 
-    def waiting(self) -> Iterator[Piece]:
-        """Yield what waits, in order."""
-        for at, piece in enumerate(self.pieces):
-            yield piece.part(self.start, len(piece)) if at == 0 and self.start else piece
+    def front(self, count: int) -> list[Piece]:
+        """Return the first `count` waiting records, which stay."""
+        out, start = [], self.start
+        for piece in self.pieces:
+            if count <= 0:
+                break
+            end = min(start + count, len(piece))
+            out.append(piece.part(start, end))
+            count -= end - start
+            start = 0
+        return out
+
+    def count_before(self, time: int) -> int:
+        """Return how many waiting records have an effective time below this one."""
+        return self._count(time, _TIMES)
+
+    def count_below(self, place: int) -> int:
+        """Return how many waiting records have a place below this one."""
+        return self._count(place, _PLACES)
+
+    def _count(self, bound: int, column: Callable[[Piece], Sequence[int]]) -> int:
+        count, start = 0, self.start
+        for piece in self.pieces:
+            # In the whole column: a part of it would be converted anew each time.
+            end = bisect_left(column(piece), bound, start)
+            count += end - start
+            if end < len(piece):
+                break
+            start = 0
+        return count
 
     def first_offset(self) -> int | None:
         """Return the topic offset of the first waiting record."""

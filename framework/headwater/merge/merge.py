@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 GROUP_RECORDS_MAX = 10_000
 """A group is at most this long, so that an epoch can end in time."""
 
+SHARE_MIN = 64
+"""So many records of each channel are looked at for a group at least."""
+
 
 @dataclass(slots=True)
 class Group:
@@ -70,7 +73,7 @@ class Merge:
         counts = []
         for channel in self.channels:
             end = cut.get(channel.name, channel.position)
-            counts.append(sum(bisect_left(piece.places, end) for piece in channel.waiting()))
+            counts.append(channel.count_below(end))
             if channel.covered < end and not channel.done:
                 return None
         return self._take(counts, limit=False)
@@ -79,15 +82,7 @@ class Merge:
         """Count records that may go: all, or those with effective time strictly below the horizon."""
         if horizon is None:
             return channel.size
-        if horizon == NEVER:
-            return 0
-        count = 0
-        for piece in channel.waiting():
-            here = bisect_left(piece.times, horizon)
-            count += here
-            if here < len(piece):
-                break
-        return count
+        return 0 if horizon == NEVER else channel.count_before(horizon)
 
     def _take(self, counts: list[int], *, limit: bool = True) -> Group | None:
         busy = [at for at, count in enumerate(counts) if count]
@@ -97,8 +92,7 @@ class Merge:
             at = busy[0]
             count = min(counts[at], self.records_max) if limit else counts[at]
             return self._single(at, self.channels[at], count)
-        pieces = {at: join(_front(self.channels[at], counts[at])) for at in busy}
-        order = _merged(pieces, {at: self.channels[at].sort for at in busy})
+        pieces, order = self._in_order(busy, counts, limit=limit)
         if limit and len(order) > self.records_max:
             order = order[: self.records_max]
         taken = dict.fromkeys(busy, 0)
@@ -108,6 +102,26 @@ class Merge:
             _discard(self.channels[at], count)
         numbers = [at for _, at, _ in order]
         return Group(_gather(pieces, order), numbers, self._cuts())
+
+    def _in_order(
+        self, busy: list[int], counts: list[int], *, limit: bool
+    ) -> tuple[dict[int, Piece], list[tuple[Any, int, int]]]:
+        """Return the front of each channel, and a beginning of their merged order; all of it where there is no limit.
+
+        Far more may wait than a group takes: of each channel only a share is looked at. What is left there may come before
+        what follows the share's last record elsewhere, so the order ends below that.
+        """
+        sorts = {at: self.channels[at].sort for at in busy}
+        share = max(SHARE_MIN, 2 * self.records_max // len(busy)) if limit else max(counts)
+        if share < max(counts):
+            pieces = {at: join(self.channels[at].front(min(counts[at], share))) for at in busy}
+            order = _merged(pieces, sorts)
+            bound = min((pieces[at].times[-1], *sorts[at]) for at in busy if counts[at] > share)
+            below = bisect_left(order, bound, key=itemgetter(0))
+            if below:
+                return pieces, order[:below]
+        pieces = {at: join(self.channels[at].front(counts[at])) for at in busy}
+        return pieces, _merged(pieces, sorts)
 
     def _single(self, at: int, channel: Channel, count: int) -> Group:
         pieces = []
@@ -123,16 +137,6 @@ class Merge:
 
     def _cuts(self) -> dict[str, int]:
         return {channel.name: channel.position for channel in self.channels}
-
-
-def _front(channel: Channel, count: int) -> list[Piece]:
-    out: list[Piece] = []
-    for piece in channel.waiting():
-        if count <= 0:
-            break
-        out.append(piece.part(0, min(count, len(piece))))
-        count -= len(piece)
-    return out
 
 
 def _discard(channel: Channel, count: int) -> None:

@@ -56,7 +56,7 @@ def _mark(sender: int, time: int, *, end: bool = False) -> Headers:
 
 
 def _values(channel: Channel) -> list[bytes | None]:
-    return [value for piece in channel.waiting() for value in piece.values]
+    return [value for piece in channel.front(channel.size) for value in piece.values]
 
 
 def test_records_of_several_senders_become_a_channel_each(log: Log) -> None:
@@ -71,7 +71,7 @@ def test_records_of_several_senders_become_a_channel_each(log: Log) -> None:
     assert made.fill(1 << 20)
     first, second = made.channels
     assert (_values(first), _values(second)) == ([b"a0", b"a1"], [b"b0"])
-    [piece] = first.waiting()
+    [piece] = first.front(first.size)
     assert (list(piece.times), list(piece.timestamps)) == ([5, 10], [5, 4])
     assert (list(piece.places), list(piece.offsets)) == ([0, 1], [0, 2])
     assert piece.causes is not None

@@ -173,7 +173,9 @@ async def test_an_agent_slower_than_its_producer_holds_a_bounded_part_of_what_is
             nonlocal most
             tasks = [] if engine.session is None else list(engine.session.tasks.values())
             for task in tasks:
-                held = sum(len(v or b"") for c in task.merge.channels for p in c.waiting() for v in p.values)
+                held = sum(
+                    len(v or b"") for c in task.merge.channels for p in c.front(c.size) for v in p.values
+                )
                 works = [w for r in task.runners for w in (r.feed.current, *r.feed.pending) if w is not None]
                 most = max(most, held + sum(len(v or b"") for w in works for v in w.raw_values))
             return done == 1024

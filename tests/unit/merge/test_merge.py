@@ -81,11 +81,39 @@ def _filler(merge: Merge, times: Times, sizes: list[int], choices: list[int]) ->
 
 
 @settings(max_examples=150)
-@given(channels_of_times, chunks, st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 9))
+@given(
+    channels_of_times,
+    chunks,
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 64]),
+)
 def test_in_a_replay_the_order_is_the_naive_one_however_records_arrive(
-    times: Times, sizes: list[int], choices: list[int], records_max: int
+    times: Times, sizes: list[int], choices: list[int], records_max: int, share: int
 ) -> None:
-    """I11: fill schedule, batch size and length of groups are not seen in the order."""
+    """I11: fill schedule, batch size, length of groups and how far is looked for one are not seen in the order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headwater.merge.merge.SHARE_MIN", share)
+        _in_a_replay(times, sizes, choices, records_max)
+
+
+def test_channels_of_one_sort_stay_in_their_order() -> None:
+    """A stream that is joined with itself has two channels of one origin."""
+    merge = Merge([_channel(0), _channel(0)], records_max=1)
+    merge.channels[1].name = "b/0 again"
+    for channel in merge.channels:
+        channel.add_batch(_batch(0, [1] * 200 + [2], 0, 201))
+        channel.done = True
+    groups = _drain(merge, lambda: False, _awaited)
+    found = [
+        channel
+        for g in groups
+        for channel in ([g.channels] * len(g) if isinstance(g.channels, int) else g.channels)
+    ]
+    assert found == [0] * 200 + [1] * 200 + [0, 1]
+
+
+def _in_a_replay(times: Times, sizes: list[int], choices: list[int], records_max: int) -> None:
     merge = Merge([_channel(number) for number in range(len(times))], records_max=records_max)
     groups = _drain(merge, _filler(merge, times, sizes, choices), _awaited)
     assert [value for group in groups for value in group.piece.values] == _naive(times)
@@ -133,7 +161,7 @@ def test_effective_time_is_the_running_maximum_over_all_batches(times: list[int]
         end = min(at + sizes[step % len(sizes)], len(times))
         channel.add_batch(_batch(0, times, at, end))
         at, step = end, step + 1
-    taken = join(list(channel.waiting()))
+    taken = join(list(channel.front(channel.size)))
     assert list(taken.times) == list(accumulate(times, max))
     assert list(taken.timestamps) == times
     assert channel.clock == channel.progress == max(times)

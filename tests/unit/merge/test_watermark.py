@@ -64,7 +64,7 @@ def _batch(times: list[int], start: int, end: int, *, arrow: bool) -> Batch:
 
 
 def _columns(channel: Channel) -> tuple[list[int], list[int]]:
-    pieces = list(channel.waiting())
+    pieces = list(channel.front(channel.size))
     return [w for p in pieces for w in p.watermarks], [r for p in pieces for r in p.reached]
 
 
