@@ -428,7 +428,7 @@ class Task:
         ends = self._ending()
         if self.sub.sends and (self.groups or ends != self.ends_sent):
             appends += outbox.marks(
-                self.sub.sends, self.plan, self.partition, self.task_time, ending=ends,
+                self.sub.sends, self.plan, self.partition, self._passed(), ending=ends,
                 watermark=self.time.watermark if self.time.is_kept else None, idle=self.time.is_idle,
             )  # fmt: skip
         held = Held(self.inputs, self.merge.channels, {r.agent.name: r.feed.held for r in self.runners})
@@ -442,6 +442,21 @@ class Task:
             {t.timer.name: t.last for t in self.dispatch.timers if t.last is not None},
         )  # fmt: skip
         return appends, self._changelogs, state
+
+    def _passed(self) -> int:
+        """Return the effective time below which this task sends nothing more: those it sends to need not wait up to there.
+
+        That is its own time; where a replay waits for the least of all channels, also what its inputs have passed without a
+        record for it, as long as nothing is due by the watermark: what that brings about would bear the task's own time.
+        """
+        waits = any(runner.feed.held for runner in self.runners) or any(
+            watcher.due < END_OF_TIME for watcher in self.watchers
+        )
+        if waits or not self.plan.total_order:
+            return self.task_time
+        channels = [c for c in self.merge.channels if c.size or not c.done]
+        passed = min((c.clock_at_position() if c.size else c.progress for c in channels), default=NEVER)
+        return max(self.task_time, passed)
 
     def _changelogs(self) -> list[Append]:
         appends = []

@@ -9,6 +9,7 @@ Protocol
 from __future__ import annotations
 
 import heapq
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from headwater.core.errors import KeyRefusedError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ROWS = "rows"
 _WAITING, _VERSION, _NEXT = b"W", b"V", b"N"
 _OFFSET = 1 << 63
+_LAST = b"\xff" * 8
+"""Behind all numbers."""
 
 
 class AsOfJoin(Operator):
@@ -84,10 +87,10 @@ class AsOfJoin(Operator):
         prefix = _VERSION + window_prefix(key)
         counts_from = max(timestamp, watermark, self._context.watermark)
         # Of the rows that the watermark has passed only the latest can still be meant.
+        reached = self._context.watermark
         passed = [
             (found[1], place)
-            for place, found in self._rows.scan(prefix)
-            if _time(place) <= self._context.watermark
+            for place, found in takewhile(lambda row: _time(row[0]) <= reached, self._rows.scan(prefix))
         ]
         for found in sorted(passed, key=_first)[:-1]:
             self._rows.delete(found[1])
@@ -108,12 +111,14 @@ class AsOfJoin(Operator):
 
     def _answer(self, place: bytes, kept: Any, time: int) -> None:
         value = self._kept[0].back(kept)
+        prefix = _VERSION + place[1:-16]
         found = None
-        for version, row in self._rows.scan(_VERSION + place[1:-16]):
-            if _time(version) > time:
-                break
-            if found is None or row[1] >= found[1]:
+        for version, row in self._rows.scan_back(prefix, prefix + _stamp(time) + _LAST):
+            if found is None or row[1] > found[1]:
                 found = row
+            # No row counts before its own event time: those further back are older than this one.
+            if _time(version) <= found[1]:
+                break
         right = None
         if found is not None and found[0] is not None:
             in_reach = self._tolerance is None or time - found[1] <= self._tolerance
@@ -124,10 +129,14 @@ class AsOfJoin(Operator):
     def _place(self, kind: bytes, key: bytes, time: int) -> bytes:
         number = self._rows.get(_NEXT) or 0
         self._rows.put(_NEXT, number + 1)
-        return kind + window_prefix(key) + (time + _OFFSET).to_bytes(8, "big") + number.to_bytes(8, "big")
+        return kind + window_prefix(key) + _stamp(time) + number.to_bytes(8, "big")
 
     def _set_due(self) -> None:
         self.due = min(END_OF_TIME, self._waiting[0][0] + 1) if self._waiting else END_OF_TIME
+
+
+def _stamp(time: int) -> bytes:
+    return (time + _OFFSET).to_bytes(8, "big")
 
 
 def _time(place: bytes) -> int:

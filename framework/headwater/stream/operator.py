@@ -68,6 +68,10 @@ class RowsByKey(Protocol):
 class State(RowsByKey, Protocol):
     """An operator's rows in one task: values of plain data (msgpack), in step with the epoch."""
 
+    def scan_back(self, prefix: bytes, end: bytes) -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix` and comes before `end`, the last one first."""
+        ...
+
     def in_hand(self) -> InHand | None:
         """Return rows (None: gone), rows of changes, and what the epoch made: to be changed for records that don't fail.
 

@@ -6,10 +6,13 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 CHUNK = 512
 """Keys lie in sorted lists of at most twice as many."""
+
+LOOK = 8
+"""So many keys are copied at first by who goes through them: most look at one or two."""
 
 
 class SortedKeys:
@@ -56,21 +59,50 @@ class SortedKeys:
         else:
             del self._chunks[at], self._firsts[at]
 
-    def with_prefix(self, prefix: bytes, start: bytes = b"") -> list[bytes]:
-        """Return the keys that begin with `prefix`, from `start` on, in order."""
-        found: list[bytes] = []
-        first = max(prefix, start)
-        at = max(0, bisect_right(self._firsts, first) - 1)
-        for number in range(at, len(self._chunks)):
-            chunk = self._chunks[number]
-            low = bisect_left(chunk, first)
-            if low == len(chunk):
-                continue
-            if chunk[-1].startswith(prefix):
-                found += chunk[low:] if low else chunk
-                continue
-            for key in chunk[low:]:
+    def with_prefix(self, prefix: bytes, start: bytes = b"") -> Iterator[bytes]:
+        """Yield the keys that begin with `prefix`, from `start` on, in order; costs what is taken of them.
+
+        Keys may be added and discarded meanwhile: those behind the last one are as they are when it comes to them.
+        """
+        low, skip, size = max(prefix, start), False, LOOK
+        while True:
+            some = self._from(low, size, skip=skip)
+            for key in some:
                 if not key.startswith(prefix):
-                    return found
-                found.append(key)
-        return found
+                    return
+                yield key
+            if not some:
+                return
+            low, skip, size = some[-1], True, min(4 * size, CHUNK)
+
+    def back_from(self, prefix: bytes, end: bytes) -> Iterator[bytes]:
+        """Yield the keys that begin with `prefix` and come before `end`, the last one first."""
+        size = LOOK
+        while True:
+            some = self._before(end, size)
+            for key in some:
+                if not key.startswith(prefix):
+                    return
+                yield key
+            if not some:
+                return
+            end, size = some[-1], min(4 * size, CHUNK)
+
+    def _from(self, low: bytes, size: int, *, skip: bool) -> list[bytes]:
+        """Return some keys from `low` on (`skip`: behind it), all of one chunk."""
+        at = max(0, bisect_right(self._firsts, low) - 1)
+        find = bisect_right if skip else bisect_left
+        for chunk in self._chunks[at : at + 2]:
+            here = find(chunk, low)
+            if here < len(chunk):
+                return chunk[here : here + size]
+        return []
+
+    def _before(self, end: bytes, size: int) -> list[bytes]:
+        """Return some keys before `end`, the last one first, all of one chunk."""
+        at = bisect_left(self._firsts, end) - 1
+        if at < 0:
+            return []
+        chunk = self._chunks[at]
+        here = bisect_left(chunk, end)
+        return chunk[max(0, here - size) : here][::-1]

@@ -136,18 +136,31 @@ class StatePart:
                 yield from sorted((row for row in self.rows.items() if row[1] is not None), key=_first)
                 return
             self._keys = SortedKeys(self.rows if self._complete else self.dirty)
-        here = self._keys.with_prefix(prefix, start)
+        found = self._keys.with_prefix(prefix, start)
         rows = self.rows
         if self._complete:
-            for key in here:
+            for key in found:
                 value = rows.get(key)
                 if value is not None:
                     yield key, value
             return
+        here = list(found)
         overlay = set(here)
         there = ((key, data) for key, data in self.store.scan(prefix, start) if key not in overlay)
         for key, data in heapq.merge(((key, None) for key in here), there, key=_first):
             value = self.get(key) if data is None else self._known(key, data)
+            if value is not None:
+                yield key, value
+
+    def scan_back(self, prefix: bytes, end: bytes) -> Iterator[tuple[bytes, Any]]:
+        """Yield rows whose key begins with `prefix` and comes before `end`, the last one first."""
+        if not self._complete:
+            yield from reversed([row for row in self.scan(prefix) if row[0] < end])
+            return
+        if self._keys is None:
+            self._keys = SortedKeys(self.rows)
+        for key in self._keys.back_from(prefix, end):
+            value = self.rows.get(key)
             if value is not None:
                 yield key, value
 

@@ -116,6 +116,49 @@ def test_a_task_that_waits_for_what_others_send_holds_nobody(
     assert again == live
 
 
+def _declare_two_joins(app: hw.App) -> None:
+    rates = app.topic("rates").stream()
+    events = app.topic("events").stream()
+    events.join(rates.table("rates"), on="k", as_of=True, how="left", name="rated").to(app.topic("rated"))
+    # By another key than the table's, so rates are sent on by the tasks that keep the table.
+    both = (["k", lambda value: value["k"]],) * 2
+    events.join(rates, on=both, within=(1, 0), name="near").to(app.topic("near"))
+
+
+@pytest.mark.timeout(60)
+def test_who_waits_for_a_task_without_records_hears_how_far_its_inputs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Merge.__init__, "__kwdefaults__", {"records_max": GROUP})
+    place = Place(tmp_path)
+    place.topic("events", 2)
+    place.topic("rates", 2)
+    keys = [key for n in range(20) if partition_of((key := f"k{n}").encode(), 2) == 0]
+    for partition in range(2):
+        events = [{"k": keys[n % 3], "n": n, "fill": "x" * 100} for n in range(1000)]
+        place.append("events", events, times=list(range(100_000, 200_000, 100)), partition=partition)
+    rates = [{"k": keys[n % 3], "rate": n} for n in range(100)]
+    homes = [keys[n % 3].encode() for n in range(100)]
+    place.append("rates", rates, keys=homes, times=list(range(100_000, 200_000, 1_000)), partition=0)
+    place.run(_declare_two_joins)
+    app = place.app(_declare_two_joins, epoch_s=0.01, buffer_bytes=1 << 16)
+    made = prepare_replay(app, place.log, place.archive, time_from=-(1 << 63), name="again")
+    waiting = 0
+    step = Task.step
+
+    async def stepped(task: Task, group: Group) -> None:
+        nonlocal waiting
+        waiting = max(waiting, task.merge.waiting() if task.sub.topics[0].startswith("app.again.rep") else 0)
+        await step(task, group)
+
+    monkeypatch.setattr(Task, "step", stepped)
+    place.run_app(app, RunOptions(generation=made.name))
+    live, again = (sorted(map(str, place.values(topic))) for topic in ("near", "app.again.out.near"))
+    assert len(again) > 700
+    assert again == live
+    assert 0 < waiting < 400  # of 2,000
+
+
 def test_where_nothing_moves_for_a_while_a_group_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = SimpleNamespace(
         topology=SimpleNamespace(

@@ -57,6 +57,9 @@ class DictState:
             if value is not None and key.startswith(prefix) and key >= start:
                 yield key, value
 
+    def scan_back(self, prefix: bytes, end: bytes) -> Iterator[tuple[bytes, Any]]:
+        yield from reversed([row for row in self.scan(prefix) if row[0] < end])
+
     def in_hand(self) -> tuple[dict[bytes, Any], dict[bytes, int], set[bytes]]:
         return self.rows, {}, set()
 
