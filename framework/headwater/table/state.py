@@ -61,6 +61,7 @@ class StatePart:
         "_fresh",
         "_keys",
         "_place",
+        "_typical",
         "_undo",
         "dirty",
         "name",
@@ -82,6 +83,8 @@ class StatePart:
         # Keys of the open epoch that weren't there before: where they are gone at its end, nobody need ever know.
         self._fresh: set[bytes] = set()
         self._bytes = 0
+        self._typical = 0
+        """How long a row is, of those that were written last."""
         self._complete = False
         self._keys: SortedKeys | None = None
         self.load()
@@ -97,6 +100,8 @@ class StatePart:
                 return
             rows[key] = decode(data)
         self.rows, self._bytes, self._complete, self._keys = rows, size, True, None
+        if rows:
+            self._typical = size // len(rows) - 100
 
     # Reading and writing
 
@@ -213,7 +218,7 @@ class StatePart:
     def sample(self, mark: int, size: int) -> list[Any]:
         """Return values as long as this state's are, about."""
         del mark, size
-        return [bytes(self._bytes // len(self.rows) if self.rows else 0)]
+        return [bytes(self._typical)]
 
     def settle(self) -> None:
         """Nothing is made of changes before the epoch is collected."""
@@ -237,9 +242,10 @@ class StatePart:
                 self.collect()
             assert self._encoded is not None
             self.store.write(self._encoded, changelog_offset)
-            self._bytes += sum(
-                [100 + len(k) + len(data) for k, data in self._encoded.items() if data is not None]
-            )
+            sizes = [len(k) + len(data) for k, data in self._encoded.items() if data is not None]
+            self._bytes += 100 * len(sizes) + sum(sizes)
+            if sizes:
+                self._typical = sum(sizes) // len(sizes)
             if self._complete:
                 # What isn't in memory isn't there.
                 rows, keys = self.rows, self._keys

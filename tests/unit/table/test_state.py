@@ -184,3 +184,17 @@ def test_a_row_that_comes_and_goes_within_an_epoch_is_never_written() -> None:
     part.flush(1)
     part.delete(b"b")
     assert part.collect()[:2] == ([b"b"], [None])
+
+
+def test_how_much_a_change_is_does_not_grow_with_what_came_and_went() -> None:
+    part = StatePart("op-rows", MemoryStore())
+    for epoch in range(50):
+        for row in range(20):
+            part.put(b"%d" % row, "x" * 100)
+        part.flush(epoch + 1)
+        for row in range(20):
+            part.delete(b"%d" % row)
+        part.flush(epoch + 1)
+    part.put(b"0", 1)
+    [typical] = part.sample(0, 1)
+    assert 100 <= len(typical) <= 120
