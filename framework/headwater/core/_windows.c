@@ -247,6 +247,10 @@ result_of(Fold *fold, PyObject *key, int64_t start, PyObject *end, PyObject *acc
         done = values == NULL ? -1 : PyDict_Update(result, values);
         Py_XDECREF(values);
     }
+    else if (done == 0 && !PyList_CheckExact(accs)) {
+        PyErr_SetString(PyExc_TypeError, "a window's accumulators are a list");
+        done = -1;
+    }
     else {
         for (Py_ssize_t at = 0; done == 0 && at < PyTuple_GET_SIZE(fold->names) && at < PyList_GET_SIZE(accs); at++)
             done = PyDict_SetItem(result, PyTuple_GET_ITEM(fold->names, at), PyList_GET_ITEM(accs, at));
@@ -330,7 +334,8 @@ due_of(Fold *fold)
 {
     if (PyList_GET_SIZE(fold->ends) == 0)
         return INT64_MAX;
-    return PyLong_AsLongLong(PyList_GET_ITEM(fold->ends, 0)) + fold->grace;
+    int64_t end = PyLong_AsLongLong(PyList_GET_ITEM(fold->ends, 0));
+    return end > INT64_MAX - fold->grace ? INT64_MAX : end + fold->grace;
 }
 
 /* Read a time that is near enough to be reckoned with, or the watermark before anything is known; tell 0 for others. */

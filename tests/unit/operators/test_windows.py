@@ -184,6 +184,21 @@ def test_a_record_that_is_not_a_usual_one_is_left_and_those_behind_it_taken() ->
         bench.feed_many([Row("b", {"v": 1}, (1 << 62) + 1), Row("b", {}, (1 << 62) + 2)])
 
 
+def test_a_window_at_the_end_of_all_times_stays_open_beside_others() -> None:
+    """Its end plus the grace is more than 64 bits of ms."""
+
+    def make() -> Operator:
+        return FixedAggregate(Tumbling(0.01), Fold(PLAIN), Results("t", None, None, lambda: True, 1_000))
+
+    bench = Bench(make)
+    end = END_OF_TIME - END_OF_TIME % 10
+    bench.feed_many([Row("a", {"v": 2}, end - 10)])
+    bench.clocks.clear()
+    bench.watermark = 10
+    bench.feed_many([Row("a", {"v": 3}, 6), Row("a", {"v": 4}, 2_000), Row("a", {"v": 5}, 4_000)])
+    assert [value["start"] for value in bench.values()] == [0, 2_000]
+
+
 @given(rows=ROWS, grace=GRACE, lateness=LATENESS, restarts=RESTARTS)
 def test_windows_close_in_the_order_of_end_key_start(
     rows: list[Row], grace: int, lateness: int, restarts: set[int]
