@@ -18,10 +18,11 @@ from tests.equivalence.test_flights_questions import TABLES as FLIGHT_TABLES
 from tests.equivalence.test_nexmark import QUERIES, TABLES
 from tests.truth import flights, nexmark
 
-BY_ARRIVAL = frozenset({"q3", "q7", "q8"})
+BY_ARRIVAL = frozenset({"q3", "q7", "q8", "f03"})
 """A join that waits for no watermark gives pairs as they are complete; of several, `dedupe` keeps the first (with its event time).
 
-In q7 two windows whose highest price is the same give records of one key, in the order in which they are complete.
+In q7 two windows whose highest price is the same give records of one key, in f03 flights of one airport and hour do: in the
+order in which they are complete.
 """
 
 
@@ -89,5 +90,6 @@ def test_each_question_over_the_year(name: str, flights_year: Path, tmp_path: Pa
         FLIGHT_TABLES,
         partitions(name),
         {"f12_open_flights_asof": flights.YEAR_INSTANTS},
+        by_arrival=name in BY_ARRIVAL,
     )
     show(question, tmp_path / "place", processes=1 if name == "f09_dropping" else 3)

@@ -86,5 +86,6 @@ def test_each_question_over_kafka_and_the_year(
         FLIGHT_TABLES,
         partitions(name),
         {"f12_open_flights_asof": flights.YEAR_INSTANTS},
+        by_arrival=name in BY_ARRIVAL,
     )
     on_kafka(question, tmp_path / "place", alone(), quick=False)
