@@ -46,6 +46,9 @@ FLUSH_S = 30.0
 ABORT_S = 3.0
 MOVED_ON_S = 10.0
 MOVED_ON_WAIT_S = 0.02
+LEADERS_S = 3.0
+"""How long a transactional id is not asked for while partitions have no leader: others' may lack theirs for good."""
+LEADERS_WAIT_S = 0.05
 
 _PAUSE = Event()
 
@@ -87,6 +90,7 @@ class Sender:
         """Connect; what an earlier producer of the same id left open is aborted, or known to be committed, then."""
         producer = Producer(self._settings)
         if self.id is not None:
+            _await_leaders(producer)
             try:
                 producer.init_transactions(timeout_s)
             except KafkaException as error:
@@ -388,6 +392,21 @@ class Sender:
         if self._producer is None:
             raise failed_commit("", KafkaException(KafkaError(KafkaError._STATE, "the producer is closed")))
         return self._producer
+
+
+def _await_leaders(producer: Producer) -> None:
+    """Wait until all partitions have leaders: to those that have none, brokers write no end of a transaction (decision 0014).
+
+    What asking for an id aborts is the transaction of an earlier producer, and a broker that comes back leads nothing at first.
+    """
+    until_s = SYSTEM_CLOCK.monotonic_s() + LEADERS_S
+    # Where no broker answers, what asks for the id says so.
+    with suppress(KafkaException):
+        while SYSTEM_CLOCK.monotonic_s() < until_s:
+            topics = producer.list_topics(timeout=LEADERS_S).topics.values()
+            if all(place.leader >= 0 for topic in topics for place in topic.partitions.values()):
+                return
+            _PAUSE.wait(LEADERS_WAIT_S)
 
 
 def _slice(append: Append, index: int) -> Append:
