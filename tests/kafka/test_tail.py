@@ -161,3 +161,26 @@ def test_a_tail_below_the_start_or_without_its_topic_says_so(log: KafkaLog, topi
     tail.close()
     with pytest.raises(UnknownNameError):
         log.tail(f"{topic}x", 0, 0)
+
+
+def test_a_partition_that_was_full_when_it_was_given_up_is_read_when_it_comes_back(
+    log: KafkaLog, topic: str
+) -> None:
+    """As when tasks move away from a worker and back: what was paused must not stay so."""
+    count = 2 * LANE_BYTES // RECORD_BYTES
+    fill(log, topic, 0, 0, count, RECORD_BYTES)
+    tail = log.tail(topic, 0, 0)
+    assert isinstance(tail, KafkaTail)
+    found = drain(tail, 1)
+    opened = tail._open
+    assert opened is not None
+    end_s = time.monotonic() + 60
+    while not opened[1].is_paused:
+        # A tail beside it keeps the thread at work: one that is full itself does not ask for more.
+        log.tail(topic, 1, 0).fetch()
+        assert time.monotonic() < end_s, "it was never full"
+        time.sleep(0.01)
+    tail.close()
+    again = log.tail(topic, 0, 0)
+    assert drain(again, count) == list(range(count))
+    assert found[0] == 0

@@ -172,6 +172,8 @@ class Fetcher:
             self._assigned[lane.tp] = lane
             try:
                 self._consumer.incremental_assign([place])
+                # A partition that was paused when it was given up is still paused when it comes back.
+                self._consumer.resume([place])
             except KafkaException as error:
                 lane.trouble = error.args[0]
                 self._heard()
