@@ -49,6 +49,8 @@ log_ = logging.getLogger(__name__)
 
 STAGED_BYTES_MAX = 16 << 20
 CHANGES_MAX = 100_000
+OVERDUE_S = 1.0
+"""How long an epoch may last beyond its end before its tasks rest."""
 HANG_S = 5.0
 """How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
 
@@ -360,6 +362,10 @@ class Session:
                 if self._closing:
                     await self._resume.wait()
                     continue
+                if self._is_overdue():
+                    self._due.set()
+                    await asyncio.sleep(WAIT_S)
+                    continue
                 cold = task.cold()
                 if cold:
                     done, _ = await asyncio.wait([asyncio.wrap_future(each) for each in cold])
@@ -435,6 +441,16 @@ class Session:
         a whole one more, and what comes after a silence is committed at once.
         """
         return opened_s if opened_s < 0 else max(opened_s, self._committing_s + self.epoch_s)
+
+    def _is_overdue(self) -> bool:
+        """Tell whether an epoch should have ended, but the coordinator waits for something else, such as a log that is held.
+
+        What tasks would take meanwhile makes the commit longer, others wait longer for theirs, and in the end it outlasts the lease.
+        At least once, outputs don't wait for the epoch's end.
+        """
+        if self._opened_s is None or self.at_least_once:
+            return False
+        return SYSTEM_CLOCK.monotonic_s() > self._due_s(self._opened_s) + OVERDUE_S
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error

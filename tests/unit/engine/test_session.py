@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -310,3 +313,33 @@ def test_what_was_held_back_over_a_restart_comes_in_the_order_it_came_in_first(t
     prepare_replay(place.app(declare), place.log, place.archive, time_from=0, name="again", order="live")
     place.run(declare, options=RunOptions(generation="again"))
     assert place.values("app.again.out.lists") == [["a0", "b0"]]
+
+
+async def test_an_epoch_does_not_grow_while_the_coordinator_waits_for_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is held by others for long makes the next commit no longer, so that this one doesn't hold it for longer still."""
+    monkeypatch.setattr("headwater.engine.session.OVERDUE_S", 0.1)
+    place = Place(tmp_path)
+    place.append("orders", range(1_500))
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def slow(stream: hw.Stream) -> None:
+            async for _ in stream:
+                time.sleep(0.001)  # noqa: ASYNC251  (as an agent that reckons)
+
+    app = place.app(declare, lease_s=3.0, epoch_s=0.05)
+    async with at_work(place, app):
+        await until(lambda: bool(place.states()))
+        membership = type(app.engine.session._member)
+        heartbeat = membership.heartbeat
+
+        def held(self: Any) -> Any:
+            time.sleep(0.8)
+            return heartbeat(self)
+
+        monkeypatch.setattr(membership, "heartbeat", held)
+        await until(lambda: place.states()[0].read.get("orders/0") == 1_500, 30)
+    reads = [0, *(state.read["orders/0"] for state in place.commits())]
+    assert max(after - before for before, after in pairwise(reads)) < 400
