@@ -88,7 +88,7 @@ async def test_headwater_holds_no_more_than_its_buffer_for_an_agent_that_does_no
         await asyncio.wait_for(holding.wait(), 10)
         await asyncio.sleep(0.1)
         task = engine.session.tasks[0]
-        waiting = sum(len(v or b"") for c in task.merge.channels for p in c.waiting() for v in p.values)
+        waiting = sum(len(v or b"") for c in task.merge.channels for p in c.front(c.size) for v in p.values)
         [runner] = task.runners
         in_hand = sum(len(v or b"") for v in runner.feed.current.raw_values)
         assert 0 < waiting + in_hand <= 8 * MEBIBYTE

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from headwater.merge.channel import NEVER, Channel, Piece, join
+from headwater.merge.channel import END_OF_TIME, NEVER, Channel, Piece, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,7 +116,10 @@ class Merge:
         if share < max(counts):
             pieces = {at: join(self.channels[at].front(min(counts[at], share))) for at in busy}
             order = _merged(pieces, sorts)
-            bound = min((pieces[at].times[-1], *sorts[at]) for at in busy if counts[at] > share)
+            bound: Any = (END_OF_TIME + 1,)
+            for at in busy:
+                if counts[at] > share:
+                    bound = min(bound, (pieces[at].times[-1], *sorts[at]))
             below = bisect_left(order, bound, key=itemgetter(0))
             if below:
                 return pieces, order[:below]
