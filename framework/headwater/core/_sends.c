@@ -415,8 +415,8 @@ lay_out(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Lane lane;
     PyObject *sends, *counted;
-    Py_ssize_t at, end;
-    if (!PyArg_ParseTuple(args, "O!nn(OLnny#LpO!O)(OOO!O!O!O!)O!:lay_out", &PyList_Type, &sends, &at, &end, &lane.topic,
+    Py_ssize_t at;
+    if (!PyArg_ParseTuple(args, "O!n(OLnny#LpO!O)(OOO!O!O!O!)O!:lay_out", &PyList_Type, &sends, &at, &lane.topic,
                           &lane.agent, &lane.count, &lane.otherwise, &lane.tail, &lane.tail_size, &lane.own,
                           &lane.is_internal, &PyDict_Type, &lane.columns, &lane.make, &lane.topics, &lane.partitions,
                           &PyList_Type, &lane.offsets, &PyList_Type, &lane.timestamps, &PyList_Type, &lane.times,
@@ -430,7 +430,7 @@ lay_out(PyObject *Py_UNUSED(module), PyObject *args)
     int64_t last = number_at(counted, 0, &ok), emit = number_at(counted, 1, &ok);
     if (!ok)
         return NULL;
-    for (; at < end && at < PyList_GET_SIZE(sends); at++) {
+    for (; at < PyList_GET_SIZE(sends); at++) {
         Send *send = (Send *)PyList_GET_ITEM(sends, at);
         if (Py_TYPE(send) != &SendType) {
             PyErr_SetString(PyExc_TypeError, "sends are of the type Send");

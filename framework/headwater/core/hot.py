@@ -25,7 +25,7 @@ extension is not there (no compiler when Headwater was installed, another interp
   topic, None: that of the record in hand.
 - `stage(sends, topic, rows, keys, values, times, watermark, bytes_max)`: appends sends, and returns the number of the first whose
   key and value are longer than `bytes_max`, before which it stops; how many there are, if none is.
-- `lay_out(sends, at, end, lane, causes, counted)`: appends sends from number `at` on to the columns of the partitions they go to, as
+- `lay_out(sends, at, lane, causes, counted)`: appends sends from number `at` on to the columns of the partitions they go to, as
   long as they name the lane's topic, and returns where it stopped. `counted` has the row of the last send before and how many
   that row had sent before it: that is what a record's place among those of one origin is.
 """

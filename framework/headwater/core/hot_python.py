@@ -160,11 +160,11 @@ def stage(
     return len(rows)
 
 
-def lay_out(sends: list[Send], at: int, end: int, lane: Lane, causes: Causes, counted: list[int], /) -> int:
+def lay_out(sends: list[Send], at: int, lane: Lane, causes: Causes, counted: list[int], /) -> int:
     """See `hot`."""
     topics, partitions, offsets, timestamps, times, watermarks = causes
     last_row, emit = counted
-    while at < end and at < len(sends) and sends[at].topic == lane.topic:
+    while at < len(sends) and sends[at].topic == lane.topic:
         send = sends[at]
         row, key, target = send.row, send.key, send.partition
         emit = emit + 1 if row == last_row else 0

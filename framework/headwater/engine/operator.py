@@ -12,8 +12,7 @@ Invariant: what an operator does hangs on the records and their order alone, nev
 from __future__ import annotations
 
 from bisect import bisect_left
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headwater.core import hot
 from headwater.core.errors import HeadwaterError, MisuseError, RecordFailedError, ValueRefusedError
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from headwater.table.part import TablePart
     from headwater.table.state import StatePart, Undo
 
-T = TypeVar("T")
 
 MANY = 8
 """From how many records on an operator is asked to take them by itself."""
@@ -339,7 +337,12 @@ class OperatorRunner:
         columns = WorkColumns(*map(list, (work.rows, work.keys, work.values, work.timestamps, owned, task)))
         at, count = 0, len(work)
         while at < count:
-            at = self._guarded(partial(self.operator.take, columns, at))
+            try:
+                at = self.operator.take(columns, at)
+            except HeadwaterError:
+                raise
+            except Exception as error:
+                raise self._blameless(error, context.watermark) from error
             if at:
                 context.watermark = columns.tasks[at - 1]
             if at < count:
@@ -414,19 +417,19 @@ class OperatorRunner:
                 process(inlet, key, value, timestamp, own)
 
     def _advance(self, watermark: int) -> None:
-        self._guarded(partial(self.operator.advance, watermark), watermark)
-
-    def _guarded(self, step: Callable[[], T], watermark: int | None = None) -> T:
         try:
-            return step()
+            self.operator.advance(watermark)
         except HeadwaterError:
             raise
         except Exception as error:
-            reached = self.context.watermark if watermark is None else watermark
-            raise RecordFailedError(
-                f"{self.agent.name} fails at watermark {reached} ({type(error).__name__}: {error}), where no one record "
-                "is to blame; mend its functions and start the worker again, nothing was lost"
-            ) from error
+            raise self._blameless(error, watermark) from error
+
+    def _blameless(self, error: Exception, watermark: int) -> RecordFailedError:
+        """Return the error of a step that no one record is to blame for."""
+        return RecordFailedError(
+            f"{self.agent.name} fails at watermark {watermark} ({type(error).__name__}: {error}), where no one record "
+            "is to blame; mend its functions and start the worker again, nothing was lost"
+        )
 
     def _give_up(self, work: Work, at: int, error: Exception, floors: list[int]) -> None:
         """Undo what was done for a record and put it aside."""

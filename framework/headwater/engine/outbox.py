@@ -38,7 +38,7 @@ TIME_MAX = (1 << 63) - 1
 
 
 def sends(
-    staged_by: Sequence[tuple[str, Sequence[Send]]],
+    staged_by: Sequence[tuple[str, list[Send]]],
     rows: Rows,
     plan: RunPlan,
     partition: int,
@@ -57,7 +57,7 @@ def sends(
     laid = _Laid(plan, partition, rows, emitted)
     if len(staged_by) == 1:
         agent, mine = staged_by[0]
-        laid.take(agent, list(mine))
+        laid.take(agent, mine)
     for number, run in groupby(by_row, key=itemgetter(1)):
         laid.take(staged_by[number][0], [send for _, _, send in run])
     return laid.appends()
@@ -88,7 +88,7 @@ class _Laid:
             if lane is None:
                 lane = self._lanes[agent, topic] = self._lane(agent, topic)
             causes = self._inward_causes() if lane.is_internal else self._outward_causes()
-            at = hot.lay_out(sends, at, len(sends), lane, causes, counted)
+            at = hot.lay_out(sends, at, lane, causes, counted)
 
     def _outward_causes(self) -> Causes:
         """Return the rows' origins without what internal topics are told besides: columns are made lists only where needed."""

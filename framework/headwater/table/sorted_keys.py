@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 CHUNK = 512
 """Keys lie in sorted lists of at most twice as many."""
@@ -64,29 +64,15 @@ class SortedKeys:
 
         Keys may be added and discarded meanwhile: those behind the last one are as they are when it comes to them.
         """
-        low, skip, size = max(prefix, start), False, LOOK
-        while True:
-            some = self._from(low, size, skip=skip)
-            for key in some:
-                if not key.startswith(prefix):
-                    return
-                yield key
-            if not some:
-                return
-            low, skip, size = some[-1], True, min(4 * size, CHUNK)
+        first = max(prefix, start)
+        return _walk(
+            prefix,
+            lambda last, size: self._from(first if last is None else last, size, skip=last is not None),
+        )
 
     def back_from(self, prefix: bytes, end: bytes) -> Iterator[bytes]:
         """Yield the keys that begin with `prefix` and come before `end`, the last one first."""
-        size = LOOK
-        while True:
-            some = self._before(end, size)
-            for key in some:
-                if not key.startswith(prefix):
-                    return
-                yield key
-            if not some:
-                return
-            end, size = some[-1], min(4 * size, CHUNK)
+        return _walk(prefix, lambda last, size: self._before(end if last is None else last, size))
 
     def _from(self, low: bytes, size: int, *, skip: bool) -> list[bytes]:
         """Return some keys from `low` on (`skip`: behind it), all of one chunk."""
@@ -106,3 +92,14 @@ class SortedKeys:
         chunk = self._chunks[at]
         here = bisect_left(chunk, end)
         return chunk[max(0, here - size) : here][::-1]
+
+
+def _walk(prefix: bytes, look: Callable[[bytes | None, int], list[bytes]]) -> Iterator[bytes]:
+    """Yield keys as long as they begin with `prefix`; `look` gives some more behind the last one, more of them each time."""
+    last, size = None, LOOK
+    while some := look(last, size):
+        for key in some:
+            if not key.startswith(prefix):
+                return
+            yield key
+        last, size = some[-1], min(4 * size, CHUNK)

@@ -56,7 +56,7 @@ def laid(
     }
     counted, at, stops = [-1, 0], 0, []
     while at < len(sends):
-        at = made.lay_out(sends, at, len(sends), lanes[sends[at].topic], causes, counted)
+        at = made.lay_out(sends, at, lanes[sends[at].topic], causes, counted)
         stops.append((at, tuple(counted)))
     return found, stops
 
@@ -138,6 +138,4 @@ def test_a_row_that_is_not_there_is_an_error(made: Any) -> None:
     lane = Lane("out", 1, 1, 0, b"", 0, False, {}, lambda _: Laid([], [], [], [], [0]))
     causes = Causes(0, 0, [5], [6], [7], [])
     with pytest.raises(IndexError):
-        made.lay_out(
-            [made.Send(1, "out", None, None, b"k", b"v")], 0, 1, lane, copy.deepcopy(causes), [-1, 0]
-        )
+        made.lay_out([made.Send(1, "out", None, None, b"k", b"v")], 0, lane, copy.deepcopy(causes), [-1, 0])

@@ -84,6 +84,18 @@ def test_without_a_span_the_buffers_are_the_bound(tmp_path: Path, monkeypatch: p
     assert early <= 30 + GROUP
 
 
+def _dense_events(tmp_path: Path) -> tuple[Place, list[str]]:
+    """Make two topics of two partitions, the first of them filled; return with them keys that are all of partition 0."""
+    place = Place(tmp_path)
+    place.topic("events", 2)
+    place.topic("rates", 2)
+    keys = [key for n in range(20) if partition_of((key := f"k{n}").encode(), 2) == 0]
+    for partition in range(2):
+        events = [{"k": keys[n % 3], "n": n, "fill": "x" * 100} for n in range(1000)]
+        place.append("events", events, times=list(range(100_000, 200_000, 100)), partition=partition)
+    return place, keys
+
+
 def _declare_join(app: hw.App) -> None:
     rates = app.topic("rates").stream().table("rates")
     joined = app.topic("events").stream().join(rates, on="k", as_of=True, how="left", name="rated")
@@ -97,13 +109,7 @@ def test_a_task_that_waits_for_what_others_send_holds_nobody(
     """One of the tasks that join gets no record at all; the other has its table's next one long after the buffers are full."""
     monkeypatch.setattr(Merge.__init__, "__kwdefaults__", {"records_max": GROUP})
     monkeypatch.setattr(pace_module, "STILL_S", 3600.0)
-    place = Place(tmp_path)
-    place.topic("events", 2)
-    place.topic("rates", 2)
-    keys = [key for n in range(20) if partition_of((key := f"k{n}").encode(), 2) == 0]
-    for partition in range(2):
-        events = [{"k": keys[n % 3], "n": n, "fill": "x" * 100} for n in range(1000)]
-        place.append("events", events, times=list(range(100_000, 200_000, 100)), partition=partition)
+    place, keys = _dense_events(tmp_path)
     rates = [{"rate": 1}, {"rate": 2}]
     place.append("rates", rates, keys=[keys[0].encode()] * 2, times=[90_000, 190_000], partition=0)
     place.run(_declare_join)
@@ -130,13 +136,7 @@ def test_who_waits_for_a_task_without_records_hears_how_far_its_inputs_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Merge.__init__, "__kwdefaults__", {"records_max": GROUP})
-    place = Place(tmp_path)
-    place.topic("events", 2)
-    place.topic("rates", 2)
-    keys = [key for n in range(20) if partition_of((key := f"k{n}").encode(), 2) == 0]
-    for partition in range(2):
-        events = [{"k": keys[n % 3], "n": n, "fill": "x" * 100} for n in range(1000)]
-        place.append("events", events, times=list(range(100_000, 200_000, 100)), partition=partition)
+    place, keys = _dense_events(tmp_path)
     rates = [{"k": keys[n % 3], "rate": n} for n in range(100)]
     homes = [keys[n % 3].encode() for n in range(100)]
     place.append("rates", rates, keys=homes, times=list(range(100_000, 200_000, 1_000)), partition=0)
