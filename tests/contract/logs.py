@@ -163,9 +163,17 @@ class Renamed(Log):
         with self.plain():
             self.inner.forget_group(self.prefix + group)
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+    def join(
+        self,
+        group: str,
+        tasks: int,
+        *,
+        lease_s: float = 10.0,
+        name: str | None = None,
+        process: int | None = None,
+    ) -> Membership:
         with self.plain():
-            return self.inner.join(self.prefix + group, tasks, lease_s=lease_s, name=name)
+            return self.inner.join(self.prefix + group, tasks, lease_s=lease_s, name=name, process=process)
 
     def members(self, group: str) -> int:
         with self.plain():

@@ -19,6 +19,14 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
 POM = Path(__file__).parent / "pom.xml"
 START_S = 180.0
 """A machine that does much else takes a minute and more."""
@@ -99,13 +107,26 @@ def new_id() -> str:
 class Cluster:
     """Brokers that are controllers too; data, settings and output in one folder."""
 
-    def __init__(self, folder: Path, brokers: int = 1, *, settings: Mapping[str, str] | None = None) -> None:
-        """Take free ports; `settings` are added to every broker's server.properties."""
+    def __init__(
+        self,
+        folder: Path,
+        brokers: int = 1,
+        *,
+        settings: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take free ports; `settings` are added to every broker's server.properties.
+
+        Where there are `users`, with their passwords, brokers listen at `secured` too, by TLS and SCRAM, and grant these users
+        nothing; who comes by the open door may do all.
+        """
         self.folder = folder
         self.brokers = brokers
         self._settings = dict(settings or {})
-        ports = free_ports(2 * brokers)
-        self._ports, self._controllers = ports[:brokers], ports[brokers:]
+        self._users = dict(users or {})
+        ports = free_ports(3 * brokers)
+        self._ports, self._controllers = ports[:brokers], ports[brokers : 2 * brokers]
+        self._secured = ports[2 * brokers :]
         self._ids = [new_id() for _ in range(brokers)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._classpath = classpath()
@@ -120,6 +141,16 @@ class Cluster:
         """Return the log's URL."""
         return f"kafka://{self.bootstrap}"
 
+    @property
+    def secured(self) -> str:
+        """Return the brokers' addresses where they ask who one is."""
+        return ",".join(f"127.0.0.1:{port}" for port in self._secured)
+
+    @property
+    def authority(self) -> Path:
+        """Return the file with the certificate of who signed the brokers'."""
+        return self.folder / "authority.pem"
+
     def start(self) -> None:
         """Format the folders and start all brokers; return when all answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +160,8 @@ class Cluster:
             for index in range(self.brokers)
         )
         cluster_id = new_id()
+        if self._users:
+            self._certify()
         formats = []
         for index in range(self.brokers):
             self._properties(index)
@@ -142,6 +175,8 @@ class Cluster:
                 "-c",
                 str(self.folder / f"{index}.properties"),
             ]
+            for user, password in self._users.items():
+                how += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
             formats.append(self._java(how, index, "format"))
         for process in formats:
             if process.wait(timeout=START_S):
@@ -149,6 +184,33 @@ class Cluster:
         for index in range(self.brokers):
             self._launch(index)
         self.wait()
+
+    def _certify(self) -> None:
+        """Write the brokers' certificate, with its key as Kafka reads it, and that of who signed it."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.authority)
+        own = authority.issue_cert("127.0.0.1")
+        key = load_pem_private_key(own.private_key_pem.bytes(), password=None)
+        parts = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())]
+        parts += [pem.bytes() for pem in own.cert_chain_pems]
+        (self.folder / "broker.pem").write_bytes(b"".join(parts))
+
+    def _guarded(self, index: int, lines: Mapping[str, str]) -> dict[str, str]:
+        """Return what a broker's second listener needs."""
+        address = f"SECURED://127.0.0.1:{self._secured[index]}"
+        return {
+            "listeners": f"{lines['listeners']},{address}",
+            "advertised.listeners": f"{lines['advertised.listeners']},{address}",
+            "listener.security.protocol.map": f"{lines['listener.security.protocol.map']},SECURED:SASL_SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secured.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.folder / "broker.pem"),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
 
     def _properties(self, index: int) -> None:
         replicas = str(min(3, self.brokers))
@@ -182,8 +244,10 @@ class Cluster:
             "log.initial.task.delay.ms": "500",
             "num.network.threads": "2",
             "num.io.threads": "3",
-            **self._settings,
         }
+        if self._users:
+            lines.update(self._guarded(index, lines))
+        lines.update(self._settings)
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         (self.folder / f"{index}.properties").write_text(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,8 +59,8 @@ def new_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     require_brokers()
     started: list[Cluster] = []
 
-    def start(brokers: int = 1, **settings: str) -> Cluster:
-        cluster = Cluster(tmp_path / f"cluster{len(started)}", brokers, settings=settings)
+    def start(brokers: int = 1, *, users: Mapping[str, str] | None = None, **settings: str) -> Cluster:
+        cluster = Cluster(tmp_path / f"cluster{len(started)}", brokers, settings=settings, users=users)
         started.append(cluster)
         cluster.start()
         return cluster

@@ -14,8 +14,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from headwater.core.batch import Append, TopicPartition
-from headwater.core.errors import FencedError, GenerationError, PartitionCountError
-from headwater.log.interface import Membership, Transaction
+from headwater.core.errors import (
+    FencedError,
+    GenerationError,
+    LogInterruptedError,
+    LogUnavailableError,
+    PartitionCountError,
+)
+from headwater.log.interface import Assignment, Membership, Transaction
 from headwater.log.kafka import KafkaLog
 
 pytestmark = pytest.mark.broker
@@ -123,6 +129,73 @@ def test_members_share_tasks_and_hand_over_only_what_was_released(
     log.forget_group(name)
     assert log.positions(name) == {}
     assert log.members("nobody") == 0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_static_member_that_comes_back_has_its_tasks_and_others_keep_theirs(
+    another: Callable[..., KafkaLog], log: KafkaLog, name: str, protocol: str
+) -> None:
+    """I4: no task moves while it is away for less than its session; the processes of one machine are told apart."""
+    settings = {"group.protocol": protocol, "group.instance.id": "machine"}
+    first_log, second_log = another(**settings), another(**settings)
+    first = first_log.join(name, 8, lease_s=6, process=0)
+    second = second_log.join(name, 8, lease_s=6, process=1)
+    before = settle([first, second], 8)
+    first.leave()
+    back = another(**settings).join(name, 8, lease_s=6, process=0)
+    end_s = time.monotonic() + 20
+    while back.heartbeat().owned != before[0] and time.monotonic() < end_s:
+        assert second.heartbeat() == Assignment(before[1], frozenset(), second.heartbeat().generation, 1)
+        time.sleep(0.05)
+    assert back.heartbeat().owned == before[0]
+    beat = second.heartbeat()
+    assert (beat.owned, beat.revoking) == (before[1], frozenset())
+    log.commit(Transaction(record(name), {TopicPartition(name, 0): 1}, second, sorted(before[1])))
+    # Who has no number comes once and is no static member, whatever the settings say.
+    passing = another(**settings).join(name, 8, lease_s=6)
+    passing.leave()
+
+
+def test_of_two_static_members_of_one_name_the_later_stays_and_the_other_is_told(
+    another: Callable[..., KafkaLog], name: str
+) -> None:
+    """Were it fenced as others are, both would join again for ever."""
+    first_log, second_log = (another(**{"group.instance.id": "machine"}) for _ in range(2))
+    first_log.create_topic(name, 4)
+    first = first_log.join(name, 4, lease_s=6, process=0)
+    settle([first], 4)
+    second = second_log.join(name, 4, lease_s=6, process=0)
+    settle([second], 4)
+
+    def beat() -> None:
+        end_s = time.monotonic() + 20
+        while time.monotonic() < end_s:
+            first.heartbeat()
+            time.sleep(0.05)
+
+    with pytest.raises(
+        LogUnavailableError, match=r"same static member.*group\.instance\.id of its own"
+    ) as raised:
+        beat()
+    assert not isinstance(raised.value, LogInterruptedError), "it would be tried again"
+    assert second.heartbeat().owned == frozenset(range(4))
+
+
+def test_by_the_consumer_protocol_a_static_name_in_use_is_waited_for(
+    another: Callable[..., KafkaLog], name: str
+) -> None:
+    """It may be that of a worker that was killed a moment ago."""
+    settings = {"group.protocol": "consumer", "group.instance.id": "machine"}
+    first = another(**settings).join(name, 4, lease_s=6, process=0)
+    settle([first], 4)
+    second_log = another(**settings)
+    second = second_log.join(name, 4, lease_s=6, process=0)
+    with pytest.raises(LogInterruptedError, match="still has a static member of this name"):
+        settle([second], 4)
+    second.leave()
+    assert first.heartbeat().owned == frozenset(range(4))
+    first.leave()
+    settle([second_log.join(name, 4, lease_s=6, process=0)], 4)
 
 
 def test_another_number_of_tasks_is_refused(log: KafkaLog, name: str) -> None:

@@ -24,9 +24,9 @@ class AppOptions:
     archive: str | None = None
     state: str | None = None
     archive_options: Mapping[str, Any] | None = None
+    """Of the archive's storage, such as its endpoint: fsspec's own, and timeout_s, patience_s, accelerate."""
     kafka: Mapping[str, Any] | None = None
     """librdkafka's settings by its own names, for a log on Kafka."""
-    """Of the archive's storage, such as its endpoint: fsspec's own, and timeout_s, patience_s, accelerate."""
     guarantee: Guarantee = "exactly_once"
     epoch_s: float | None = None
     """None: 0.1 live, 1.0 in a replay."""
@@ -162,8 +162,8 @@ REFUSED: dict[str, str] = {
     "blocking_timeout": "timeout_s=",
     "broker_api_version": _ENGINE,
     "broker_check_crcs": "nothing: checksums are always checked",
-    "broker_client_id": _ENGINE,
-    "client_id": _ENGINE,
+    "broker_client_id": 'kafka={"client.id": …}',
+    "client_id": 'kafka={"client.id": …}',
     "broker_commit_every": "epoch_s=",
     "broker_commit_interval": "epoch_s=",
     "commit_interval": "epoch_s=",
@@ -172,27 +172,27 @@ REFUSED: dict[str, str] = {
     "broker_max_poll_interval": "timeout_s= and lease_s=",
     "broker_max_poll_records": "buffer_bytes=",
     "broker_rebalance_timeout": "lease_s=",
-    "broker_request_timeout": _ENGINE,
+    "broker_request_timeout": 'kafka={"socket.timeout.ms": …}',
     "broker_session_timeout": "lease_s=",
     "consumer_api_version": _READER,
-    "consumer_max_fetch_size": _READER,
+    "consumer_max_fetch_size": 'kafka={"fetch.message.max.bytes": …}',
     "consumer_auto_offset_reset": "nothing: a new app starts at the earliest record of archive and log; `headwater replay --from T`",
-    "consumer_group_instance_id": _READER,
-    "consumer_metadata_max_age_ms": _READER,
-    "consumer_connections_max_idle_ms": _READER,
+    "consumer_group_instance_id": 'kafka={"group.instance.id": …}',
+    "consumer_metadata_max_age_ms": 'kafka={"metadata.max.age.ms": …}',
+    "consumer_connections_max_idle_ms": 'kafka={"connections.max.idle.ms": …}',
     "ConsumerScheduler": "nothing: a task merges its inputs in event-time order",
     "producer_acks": _WRITER,
     "producer_api_version": _WRITER,
-    "producer_compression_type": _WRITER,
-    "producer_linger": _WRITER,
-    "producer_linger_ms": _WRITER,
-    "producer_max_batch_size": _WRITER,
+    "producer_compression_type": 'kafka={"compression.type": …}',
+    "producer_linger": 'kafka={"linger.ms": …}',
+    "producer_linger_ms": 'kafka={"linger.ms": …}',
+    "producer_max_batch_size": 'kafka={"batch.size": …}',
     "producer_max_request_size": "message_bytes_max=",
     "producer_partitioner": "nothing: keys go where Kafka's murmur2 sends them; send(partition=…) for another place",
-    "producer_request_timeout": _WRITER,
+    "producer_request_timeout": 'kafka={"request.timeout.ms": …}',
     "producer_threaded": _WRITER,
-    "producer_metadata_max_age_ms": _WRITER,
-    "producer_connections_max_idle_ms": _WRITER,
+    "producer_metadata_max_age_ms": 'kafka={"metadata.max.age.ms": …}',
+    "producer_connections_max_idle_ms": 'kafka={"connections.max.idle.ms": …}',
     "processing_guarantee": "guarantee='exactly_once' (the default) or 'at_least_once'",
     "transactions": "guarantee='exactly_once', which is the default",
     "store": "state= (a folder, or memory:// for tests)",

@@ -367,7 +367,7 @@ class Engine(Service):
             log, plan, positions, assembly, epoch_s=epoch_s, lease_s=app.options.lease_s,
             until_idle=options.until_idle, ready=self._ready, at_least_once=app.options.guarantee == "at_least_once",
             drain=Drain(app, topology) if options.drain else None, pace=pace if pace.is_needed else None,
-            name=slot.id,
+            name=slot.id, process=slot.number,
         )  # fmt: skip
         if generation.order == "live" and in_history:
             session.repeat_cuts_of(self.archive, generation.parent or LIVE)

@@ -76,6 +76,7 @@ class Session:
         at_least_once: bool = False,
         drain: Drain | None = None,
         name: str | None = None,
+        process: int | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Take what was prepared; `drain`: once all is idle, end the inputs in its order; `name` is the worker's own at each
@@ -91,6 +92,7 @@ class Session:
         self.at_least_once = at_least_once
         self.drain = drain
         self.name = name
+        self.process = process
         self.tasks: dict[int, Task] = {}
         self.pace = pace
         self._paced_s = 0.0
@@ -189,6 +191,7 @@ class Session:
             self.plan.topology.tasks,
             lease_s=self.lease_s,
             name=self.name,
+            process=self.process,
         )
         member.listen(partial(self._beat_from, asyncio.get_running_loop()))
         point("session.joined")

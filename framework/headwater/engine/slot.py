@@ -20,6 +20,8 @@ class Slot:
         self.url = state
         self.id = secrets.token_hex(8)
         """Names this very folder, on whatever machine: the same at every start, as long as the folder is there."""
+        self.number = 0
+        """Which of the folder's processes this is: the lowest that was free."""
         self._file: int | None = None
         if state.startswith("memory://"):
             return
@@ -34,7 +36,7 @@ class Slot:
                 except BlockingIOError:
                     os.close(handle)
                     continue
-                self._file, self.url = handle, str(folder)
+                self._file, self.url, self.number = handle, str(folder), number
                 self.id = self._kept_id(handle)
                 return
         except OSError as error:

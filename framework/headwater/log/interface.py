@@ -261,11 +261,19 @@ class Log(ABC):
         """Remove a group's positions (of a generation that was discarded)."""
 
     @abstractmethod
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+    def join(
+        self,
+        group: str,
+        tasks: int,
+        *,
+        lease_s: float = 10.0,
+        name: str | None = None,
+        process: int | None = None,
+    ) -> Membership:
         """Join a group whose tasks are numbered 0 to tasks - 1.
 
         `name` is the same at each start of a worker on the same state: what an earlier one of that name left open is
-        settled at once.
+        settled at once. `process` numbers the processes of one state folder: it tells static members apart; who has none is none.
         """
 
     @abstractmethod

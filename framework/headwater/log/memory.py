@@ -259,9 +259,17 @@ class MemoryLog(Log):
             self._store.positions.pop(group, None)
             self._store.version += 1
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+    def join(
+        self,
+        group: str,
+        tasks: int,
+        *,
+        lease_s: float = 10.0,
+        name: str | None = None,
+        process: int | None = None,
+    ) -> Membership:
         """Join a group."""
-        del name  # nothing is ever left open here
+        del name, process  # nothing is ever left open here
         with self._store.lock:
             state = self._store.groups.get(group) or GroupState(group, tasks)
             member = secrets.token_hex(8)

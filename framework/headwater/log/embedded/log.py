@@ -356,9 +356,17 @@ class EmbeddedLog(Log):
         with self._writer.write() as raw:
             raw.execute("DELETE FROM position WHERE crew = ?", (group,))
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+    def join(
+        self,
+        group: str,
+        tasks: int,
+        *,
+        lease_s: float = 10.0,
+        name: str | None = None,
+        process: int | None = None,
+    ) -> Membership:
         """Join a group."""
-        del name  # what an earlier one staged is swept at the next opening
+        del name, process  # what an earlier one staged is swept at the next opening
         member = secrets.token_hex(8)
         groups.join(self._writer, self._clock, group, member, tasks, lease_s)
         return groups.EmbeddedMembership(self._writer, self._clock, group, member)

@@ -6,13 +6,13 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 import confluent_kafka
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.log.interface import Finding
-from headwater.log.kafka.trouble import unavailable
+from headwater.log.kafka.trouble import kafka_error, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,17 +38,16 @@ def examine(url: str, topics: Topics, *, open_s: float = OPEN_S) -> list[Finding
     try:
         cluster = admin.describe_cluster(request_timeout=CALL_S).result(CALL_S + 1)
         node = cluster.controller or cluster.nodes[0]
-        resource = ConfigResource(ConfigResource.Type.BROKER, str(node.id))
-        answered = admin.describe_configs([resource], request_timeout=CALL_S)[resource].result(CALL_S + 1)
+        config = _config(admin, str(node.id))
     except (KafkaException, TimeoutError) as error:
         raise unavailable(url, "describing the cluster", error) from error
-    config = {name: entry.value for name, entry in answered.items()}
     brokers = len(cluster.nodes)
     found = [
         Finding("client", client),
         Finding("brokers", f"{brokers}, cluster {cluster.cluster_id}"),
-        _copies(config, brokers),
+        _SETTINGS_HIDDEN if config is None else _copies(config, brokers),
     ]
+    config = config or {}
     for name, least, advice in _AT_LEAST:
         value = config.get(name)
         if value is not None:
@@ -59,6 +58,24 @@ def examine(url: str, topics: Topics, *, open_s: float = OPEN_S) -> list[Finding
             found.append(Finding(name, value, advice if int(value) > most else ""))
     found.append(_open_transactions(topics, open_s))
     return found
+
+
+def _config(admin: AdminClient, node: str) -> dict[str, str | None] | None:
+    """Return a broker's settings, or None where this user may not see them: an app needs no such right."""
+    resource = ConfigResource(ConfigResource.Type.BROKER, node)
+    try:
+        answered = admin.describe_configs([resource], request_timeout=CALL_S)[resource].result(CALL_S + 1)
+    except KafkaException as error:
+        inner = kafka_error(error)
+        if inner is not None and inner.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return None
+        raise
+    return {name: entry.value for name, entry in answered.items()}
+
+
+_SETTINGS_HIDDEN = Finding(
+    "broker settings", "not shown to this user: that takes DescribeConfigs on the cluster"
+)
 
 
 def _open_transactions(topics: Topics, open_s: float) -> Finding:
@@ -89,7 +106,7 @@ def _held_up(topics: Topics, partitions: Collection[TopicPartition]) -> dict[Top
     return {tp: offset for tp, offset in stable.items() if offset < ends[tp]}
 
 
-def _copies(config: dict[str, str], brokers: int) -> Finding:
+def _copies(config: dict[str, str | None], brokers: int) -> Finding:
     replicas = int(config.get("default.replication.factor") or 1)
     in_sync = int(config.get("min.insync.replicas") or 1)
     advice = ""

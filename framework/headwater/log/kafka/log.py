@@ -370,7 +370,15 @@ class KafkaLog(Log):
         self._check_open()
         return group_members(self.url, self._topics.admin, group)
 
-    def join(self, group: str, tasks: int, *, lease_s: float = 10.0, name: str | None = None) -> Membership:
+    def join(
+        self,
+        group: str,
+        tasks: int,
+        *,
+        lease_s: float = 10.0,
+        name: str | None = None,
+        process: int | None = None,
+    ) -> Membership:
         """Join a group through its tasks topic."""
         self._check_open()
         if tasks < 1 or lease_s <= 0:
@@ -380,7 +388,7 @@ class KafkaLog(Log):
         topic = f"{group}.tasks"
         self._topics.create(topic, tasks, {})
         own = f"{group}.{name if name and _ID.match(name) else uuid.uuid4().hex}"
-        settings = member_settings(self._servers, self._settings, group, lease_s)
+        settings = member_settings(self._servers, self._settings, group, lease_s, process)
         self._transaction_s = max(self._transaction_s, lease_s)
         # A transaction that outlives its member's session would hold back the positions of whoever takes over.
         sender = Sender(

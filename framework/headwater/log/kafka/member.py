@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.log.group import check_owned, fenced
 from headwater.log.interface import Assignment, Membership
-from headwater.log.kafka.trouble import unavailable
+from headwater.log.kafka.trouble import replaced, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -48,6 +48,7 @@ class KafkaMembership(Membership):
         self._url = url
         self._topic = topic
         self._incremental = "cooperative" in settings.get("partition.assignment.strategy", "cooperative")
+        self._is_static = "group.instance.id" in settings
         self._consumer = Consumer(dict(settings))
         self._changed = Condition()
         self._owned: set[int] = set()
@@ -138,6 +139,9 @@ class KafkaMembership(Membership):
     def _check(self) -> None:
         if self._is_lost or self._is_leaving:
             raise fenced(self.group, self.member)
+        if self._trouble is not None and self._trouble.code() == KafkaError._FATAL and self._is_static:
+            # What ends a static member's client; librdkafka says it in words alone.
+            raise replaced(self.group, self._trouble.str())
         if self._trouble is not None:
             trouble = KafkaException(self._trouble)
             raise unavailable(self._url, f"being a member of {self.group!r}", trouble) from trouble
@@ -216,6 +220,7 @@ class KafkaMembership(Membership):
 
 _HOPELESS = frozenset(
     {
+        KafkaError._FATAL,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.INVALID_SESSION_TIMEOUT,

@@ -98,10 +98,15 @@ def reader_settings(servers: str, given: Mapping[str, str], group: str) -> dict[
     return {**_SHARED, **_READER, **chosen, "bootstrap.servers": servers, "group.id": group}
 
 
-def member_settings(servers: str, given: Mapping[str, str], group: str, session_s: float) -> dict[str, str]:
-    """Return the settings of a consumer that only says who owns which task."""
+def member_settings(
+    servers: str, given: Mapping[str, str], group: str, session_s: float, process: int | None
+) -> dict[str, str]:
+    """Return the settings of a consumer that only says who owns which task; it is static where one is asked for and there is a `process`."""
     chosen = {n: v for n, v in given.items() if not n.startswith(PRODUCER_ONLY)}
     settings = {**_SHARED, **_READER, **chosen, "bootstrap.servers": servers, "group.id": group}
+    instance = settings.pop("group.instance.id", "")
+    if instance and process is not None:
+        settings["group.instance.id"] = f"{instance}-{process}"
     settings["queued.min.messages"] = "1"
     # It owns partitions of a topic without records; what the group's positions of it say is no offset of it.
     settings["auto.offset.reset"] = "latest"

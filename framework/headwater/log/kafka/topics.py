@@ -16,7 +16,7 @@ from headwater.core.errors import LogInterruptedError, MisuseError
 from headwater.core.names import check_topic
 from headwater.log.interface import TopicInfo
 from headwater.log.kafka.settings import admin_settings
-from headwater.log.kafka.trouble import MOVING, UNKNOWN_PLACE, kafka_error, unavailable
+from headwater.log.kafka.trouble import MOVING, UNKNOWN_PLACE, is_denied, kafka_error, unavailable
 from headwater.log.refusal import check_partitions, unknown_partition, unknown_topic
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CALL_S = 15.0
 SETTLE_S = 20.0
 REFRESH_S = 2.0
+FIRST_LOOK_S = 2.0
+LOOK_S = 0.5
 FRESH_S = 2.0
 """How long what is known of topics is good for."""
 
@@ -48,7 +50,10 @@ class Topics:
         self._admin = AdminClient(admin_settings(servers, given))
         self._known: dict[str, tuple[TopicInfo, float]] = {}
         try:
-            self._admin.list_topics(timeout=first_s)
+            self._admin.list_topics(timeout=min(FIRST_LOOK_S, first_s))
+        except KafkaException:
+            _await_answer(url, admin_settings(servers, given), first_s)
+        try:
             described = self._admin.describe_cluster(request_timeout=first_s).result(first_s + 1)
         except (KafkaException, TimeoutError) as error:
             raise unavailable(url, "the first call", error) from error
@@ -264,6 +269,26 @@ class Topics:
     def admin(self) -> AdminClient:
         """Return the client, for what concerns groups."""
         return self._admin
+
+
+def _await_answer(url: str, settings: Mapping[str, str], within_s: float) -> None:
+    """Return when a broker answers; say at once where it refuses who asks, which calls don't tell and clients alone hear."""
+    heard: list[KafkaError] = []
+    client = AdminClient({**settings, "error_cb": heard.append})
+    deadline_s = SYSTEM_CLOCK.monotonic_s() + within_s
+    while True:
+        try:
+            client.list_topics(timeout=LOOK_S)
+            return
+        except KafkaException as error:
+            client.poll(0)
+            denied = next((told for told in heard if is_denied(told)), None)
+            heard.clear()
+            if denied is not None:
+                raise unavailable(url, "the first call", KafkaException(denied)) from error
+            if SYSTEM_CLOCK.monotonic_s() > deadline_s:
+                protocol = settings.get("security.protocol", "plaintext")
+                raise unavailable(url, f"the first call, by security.protocol={protocol}", error) from error
 
 
 def _topic_id(topic_id: Any) -> str:

@@ -15,7 +15,6 @@ _FENCED = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.FENCED_INSTANCE_ID,
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.PRODUCER_FENCED,
@@ -63,6 +62,11 @@ _DENIED = frozenset(
 )
 
 
+def is_denied(error: KafkaError) -> bool:
+    """Tell whether trying again without other settings or rights is of no use."""
+    return error.code() in _DENIED
+
+
 def kafka_error(error: BaseException) -> KafkaError | None:
     """Return librdkafka's error inside an exception."""
     if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
@@ -74,7 +78,7 @@ def unavailable(url: str, what: str, error: BaseException) -> HeadwaterError:
     """Return the error for a call that the brokers didn't answer or refused."""
     inner = kafka_error(error)
     reason = str(error) if inner is None else inner.str() or inner.name()
-    if inner is not None and inner.code() in _DENIED:
+    if inner is not None and is_denied(inner):
         return LogUnavailableError(
             f"{url} refuses {what}: {reason}; check the Kafka settings (sasl.*, ssl.*) and the ACLs (see `headwater doctor`)"
         )
@@ -87,6 +91,8 @@ def failed_commit(group: str, error: BaseException) -> HeadwaterError:
     """Return the error for a transaction that failed, or whose outcome isn't known: nothing of it may be assumed."""
     inner = kafka_error(error)
     reason = str(error) if inner is None else f"{inner.name()}: {inner.str()}"
+    if inner is not None and inner.code() == KafkaError.FENCED_INSTANCE_ID:
+        return replaced(group)
     if inner is not None and inner.code() in _FENCED:
         return FencedError(
             f"group {group!r} went on without this member ({reason}); nothing of this call was kept, join anew"
@@ -94,6 +100,23 @@ def failed_commit(group: str, error: BaseException) -> HeadwaterError:
     return LogInterruptedError(
         f"the epoch of group {group!r} was not committed, or it is not known whether it was ({reason}); it begins anew from "
         "the group's positions"
+    )
+
+
+def replaced(group: str, told: str = "fenced") -> LogUnavailableError:
+    """Return the error of a static member whose name another process has.
+
+    By the classic protocol the later one has it, and if the earlier tried again, neither would ever end. By the consumer protocol
+    the earlier keeps it, which may be one that was killed: it is tried again.
+    """
+    if "still used" in told:
+        return LogInterruptedError(
+            f"group {group!r} still has a static member of this name; it is free once that one's session has run out, and if it "
+            "runs on another machine, give each its own group.instance.id"
+        )
+    return LogUnavailableError(
+        f"another process has joined group {group!r} as the same static member, so this one ends; give each machine a "
+        "group.instance.id of its own"
     )
 
 
