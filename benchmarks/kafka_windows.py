@@ -1,7 +1,8 @@
 """One-minute windows from Kafka to Kafka, final results, about one a record: Headwater beside the peers.
 
 A click comes every second of event time, so that most windows of a user hold one. The clock ends when the broker has
-stamped the last result. Checked: each window once, with its count and its sum.
+stamped the last result. Checked: each window once, with its count and its sum. The bare loop does the same in one transaction
+every 100 ms, its open windows in memory alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ GOAL_K = 150.0
 def main() -> int:
     """Print a line each; exit code 1 where the goal is missed."""
     options = arguments(__doc__)
+    loop = Beside.module(
+        "bare-loop", "benchmarks.reference.kafka_windows", "exactly once", guarantee="exactly_once"
+    )
     headwater = Beside.module(
         "headwater", "benchmarks.kafka_headwater", "exactly once", guarantee="exactly_once"
     )
@@ -48,11 +52,11 @@ def main() -> int:
             only=tuple(options.only),
         )
         for turn in range(options.rounds):
-            for beside in (headwater, *(peers if turn < options.peer_rounds else ())):
+            for beside in (loop, headwater, *(peers if turn < options.peer_rounds else ())):
                 contest.once(beside)
     sys.stdout.write(f"{len(wanted(options.records))} windows from {options.records} records\n")
-    for beside in (headwater, *peers):
-        beside.show(headwater.rates)
+    for beside in (loop, headwater, *peers):
+        beside.show(loop.rates)
     return 0 if Floor("windows from Kafka to Kafka", headwater.rates, GOAL_K, headwater.trouble).show() else 1
 
 
