@@ -25,13 +25,13 @@ from headwater.core.errors import FencedError, HeadwaterError, LogInterruptedErr
 from headwater.engine import outbox
 from headwater.engine.cuts import recorded_cuts
 from headwater.engine.drain import end_marks
+from headwater.engine.ends import Ends
 from headwater.engine.inputs import BROADCAST
 from headwater.engine.news import listen
 from headwater.engine.pace import LOOK_S, WAIT_S
 from headwater.engine.positions import TaskState
 from headwater.engine.tally import Tally
 from headwater.log.interface import Transaction
-from headwater.source.bounds import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -94,6 +94,7 @@ class Session:
         self.name = name
         self.process = process
         self.tasks: dict[int, Task] = {}
+        self._ends = Ends(log, plan, positions, assembly, self.tasks)
         self.pace = pace
         self._paced_s = 0.0
         if pace is not None:
@@ -485,7 +486,7 @@ class Session:
         ending = self.until_idle or self.plan.bounded
         if not ending and now_s < self._flush_s:
             return
-        if self._cuts is not None or not self._has_caught_up():
+        if self._cuts is not None or not self._ends.have_caught_up():
             return
         self._flush_s = None
         for task in self.tasks.values():
@@ -499,14 +500,7 @@ class Session:
         if now_s >= self._due_s(self._opened_s):
             return True
         # With nothing left to read there is nothing to gain by waiting where somebody waits for the end.
-        return (self.until_idle or self.plan.bounded) and not self._busy and self._all_quiet()
-
-    def _has_caught_up(self) -> bool:
-        return all(i.caught_up or i.ended for task in self.tasks.values() for i in task.inputs)
-
-    def _all_quiet(self) -> bool:
-        tasks = self.tasks.values()
-        return self._has_caught_up() and not any(task.merge.waiting() or task.has_news() for task in tasks)
+        return (self.until_idle or self.plan.bounded) and not self._busy and self._ends.are_quiet()
 
     def _is_at_work(self) -> bool:
         """Tell whether a group is in hand, or an epoch open."""
@@ -637,16 +631,13 @@ class Session:
     async def _all_done(self) -> bool:
         """Tell whether the whole group has come to its end: a bounded generation's, or that of what is there."""
         if self.plan.bounded:
-            await self._end_shadows()
-            if not all(task.finished() for task in self.tasks.values()):
-                return False
-            states = await asyncio.to_thread(self.positions.load, range(self.plan.topology.tasks))
-            return len(states) == self.plan.topology.tasks and all(
-                s.marks.get("end") for s in states.values()
-            )
-        if not self.until_idle or not self._all_quiet():
+            if await self._ends.end_shadows():
+                self._tell()
+                self.poke()
+            return await self._ends.are_committed()
+        if not self.until_idle or not self._ends.are_quiet():
             return False
-        if not await asyncio.to_thread(self._group_is_idle):
+        if not await asyncio.to_thread(self._ends.group_is_idle):
             return False
         return self.drain is None or await self._drained(self.drain)
 
@@ -663,39 +654,6 @@ class Session:
             point("drain.marked")
             self._tell()
         return False
-
-    async def _end_shadows(self) -> None:
-        """End the inputs by which a replay reads its own records, once nothing more can come into them."""
-        shadows = [i for task in self.tasks.values() for i in task.inputs if i.is_shadow and not i.ended]
-        if not shadows or not all(i.caught_up for i in shadows):
-            return
-        if await asyncio.to_thread(self.assembly.loops.are_read, self.log, self.positions):
-            for task in self.tasks.values():
-                task.finish_shadows()
-            self._tell()
-            self.poke()
-
-    def _group_is_idle(self) -> bool:
-        """Read ends, then positions, then ends again: nothing may have come meanwhile."""
-        topology = self.plan.topology
-        places = [
-            (sub.first_task + task, BROADCAST if partition is None else "", TopicPartition(topic, at))
-            for sub in topology.subs
-            for task in range(sub.partitions)
-            for topic, partition in [*((t, task) for t in sub.topics), *((t, None) for t in sub.broadcast)]
-            for at in (range(topology.source_topics[topic]) if partition is None else [partition])
-        ]
-        inputs = list(dict.fromkeys(tp for _, _, tp in places))
-        ends = self.log.end_offsets(inputs, uncommitted=True)
-        states = self.positions.load(range(topology.tasks))
-        for task, mark, tp in places:
-            state = states.get(task)
-            seen = None if state is None else state.seen.get(f"{mark}{tp}")
-            if seen is None:
-                seen = start_of(self.assembly.archive, self.log, tp.topic, tp.partition)
-            if seen < ends[tp]:
-                return False
-        return self.log.end_offsets(inputs, uncommitted=True) == ends
 
     def as_error(self, error: BaseException) -> HeadwaterError:
         """Return a failure as an error people can act on."""
