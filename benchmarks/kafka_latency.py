@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
 from benchmarks import data, kafka_topics
 from benchmarks.beside import Beside, WrongError, end, start
@@ -184,9 +184,12 @@ class Latency:
                 "log_level": 0,
             }
         )
-        consumer.assign(
-            [TopicPartition(self.output, partition, self._begin) for partition in range(data.PARTITIONS)]
-        )
+        places = [TopicPartition(self.output, partition, self._begin) for partition in range(data.PARTITIONS)]
+        if self._begin == OFFSET_END:
+            # Asked for now: the client looks for an end when it comes to it, and the first output may be before that.
+            for place in places:
+                place.offset = consumer.get_watermark_offsets(place, timeout=READY_S)[1]
+        consumer.assign(places)
         producer = Producer(
             {"bootstrap.servers": self.bootstrap, "linger.ms": LINGER_MS, "acks": "all", "log_level": 0}
         )

@@ -184,6 +184,8 @@ class KafkaMembership(Membership):
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         del consumer  # gives the partitions up itself when this returns
+        if self._is_leaving:
+            return  # a client that is closing may refuse to tell its metadata
         asked = {p.partition for p in partitions}
         # The group's number has changed already; the epoch that is open is committed under the new one.
         self._refresh()
