@@ -15,15 +15,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.peers.job import Counter, Job
 from benchmarks.reference.kafka_settings import PARTITIONS, READER
+from benchmarks.reference.sqlite_table import Click
 
 MINUTE_MS = 60_000
-
-
-class Click(msgspec.Struct, gc=False):
-    """A click that was paid for."""
-
-    user: str
-    amount: float
 
 
 def main() -> None:
