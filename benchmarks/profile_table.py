@@ -187,7 +187,7 @@ async def headwater(
     for task in tasks:
         found.update({key_text(key): value for key, value in task.part.items()})
         task.agent.cancel()
-        task.part.store.close()  # type: ignore[attr-defined]
+        task.part.store.close()
     return stages, found
 
 

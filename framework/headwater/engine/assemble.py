@@ -24,6 +24,7 @@ from headwater.source.handover import HandoverSource
 from headwater.source.live import LiveSource
 from headwater.stream.frame import Frame
 from headwater.stream.operator import CHANGES, OUT
+from headwater.table.behind import WriteBehind
 from headwater.table.captured import CapturedPart
 from headwater.table.part import TablePart
 from headwater.table.recovery import recover
@@ -120,7 +121,7 @@ class Assembly:
     def close(self, task: Task) -> None:
         """Let go of a task's stores and files."""
         for part in task.parts.values():
-            part.store.close()  # type: ignore[attr-defined]
+            part.store.close()
         for an_input in task.inputs:
             an_input.source.close()
 
@@ -229,7 +230,7 @@ class Assembly:
         store = open_store(self.state, name, task.partition)
         kind = TablePart if CHANGES + name not in self.plan.topology.virtual else CapturedPart
         part = kind(
-            name, table.number, task.partition, task.sub.partitions, store, table.codec, default=table.default,
+            name, table.number, task.partition, task.sub.partitions, WriteBehind(store), table.codec, default=table.default,
             local=table.local, windowed=table.windowed, last_only=table.history is None,
         )  # fmt: skip
         task.parts[name] = part
@@ -242,7 +243,7 @@ class Assembly:
         store = open_store(self.state, name, task.partition)
         try:
             self._recover(store, self.plan.changelog_topic(name), task.partition)
-            task.parts[name] = StatePart(name, store)
+            task.parts[name] = StatePart(name, WriteBehind(store))
         except BaseException:
             store.close()
             raise

@@ -36,6 +36,10 @@ STOP_S = 9.0
 LAST_RESORT_S = 9.5
 """An agent that blocks the event loop (a long `time.sleep`, a loop without await) keeps it from seeing any deadline."""
 
+GC_YOUNG_MIN = 50_000
+"""How many new objects the collector waits for. Thousands of records are in hand at a time: at its default of 700 it would look at
+each of them twice."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -120,6 +124,9 @@ async def _run(app: App, note: Callable[[int], object]) -> int:
     # What is there at start lives as long as the process: the collector needn't look at it again (it cost a peer 17 %).
     gc.collect()
     gc.freeze()
+    young, *older = gc.get_threshold()
+    if young:
+        gc.set_threshold(max(young, GC_YOUNG_MIN), *older)
     # Arrow's own allocators keep what was freed: up to 8 MiB more for a worker whose agents are slow.
     pa.set_memory_pool(pa.system_memory_pool())
     ended = asyncio.create_task(engine.finished.wait())

@@ -28,6 +28,7 @@ from headwater.core.hot import NUMBER_MAX, HotPart, last_indices
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import split_window_key
+from headwater.table.behind import overlaid
 from headwater.table.sealed import Sealed
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class StoreLike(Protocol):
 
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         """Write data and offset in one batch."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
         ...
 
 
@@ -286,28 +291,11 @@ class TablePart(HotPart):
             yield key, self.codec.decode(data)
 
     def raw_items(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield rows as stored bytes with the open epoch's writes, in key-byte order.
+        """Return rows as stored bytes with the open epoch's writes, in key-byte order.
 
         Only those whose key begins with `prefix`, and from key `start` on.
         """
-        overlay = self._last_values()
-        waiting = sorted(
-            (row for row in overlay.items() if row[0].startswith(prefix) and row[0] >= start), reverse=True
-        )
-        for key, data in self.store.scan(prefix, start):
-            while waiting and waiting[-1][0] < key:
-                other, change = waiting.pop()
-                if change is not None:
-                    yield other, change
-            if waiting and waiting[-1][0] == key:
-                change = waiting.pop()[1]
-                if change is not None:
-                    yield key, change
-            else:
-                yield key, data
-        for other, change in reversed(waiting):
-            if change is not None:
-                yield other, change
+        return overlaid(self._last_values(), self.store.scan(prefix, start), prefix, start)
 
     @property
     def count(self) -> int:

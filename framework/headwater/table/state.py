@@ -23,7 +23,7 @@ from headwater.table.sorted_keys import SortedKeys
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headwater.table.store import StateStore
+    from headwater.table.part import StoreLike
 
 CACHE_ENTRIES_MAX = 300_000
 CACHE_BYTES_MAX = 64 << 20
@@ -69,7 +69,7 @@ class StatePart:
         "store",
     )
 
-    def __init__(self, name: str, store: StateStore) -> None:
+    def __init__(self, name: str, store: StoreLike) -> None:
         """Begin with what the store has, where it isn't too much."""
         self.name = name
         self.store = store

@@ -171,7 +171,7 @@ class Store:
 
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         """Set and delete (None) rows and move the offset in one WriteBatch."""
-        self._check_forward(changelog_offset)
+        refuse_backwards(self.name, self._offset, changelog_offset)
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for key, value in changes.items():
@@ -197,7 +197,7 @@ class Store:
         that key too, RocksDB must first bring earlier batches from memory to disk: a power cut can't take a batch and
         leave a file, with its higher offset, that came after it.
         """
-        self._check_forward(changelog_offset)
+        refuse_backwards(self.name, self._offset, changelog_offset)
         path = self._path / _INGEST_FILE
         try:
             file = rocksdict.SstFileWriter(_options())
@@ -283,10 +283,6 @@ class Store:
             f"the state folder {self._path} should hold {self._identity.decode()!r} (format, table/partition), found "
             f"{found}; delete the folder: the state is rebuilt from the changelog"
         )
-
-    def _check_forward(self, changelog_offset: int) -> None:
-        if changelog_offset < self._offset:
-            raise HeadwaterError(_backwards(self.name, self._offset, changelog_offset))
 
     def _refuse(self, error: Exception) -> NoReturn:
         """Raise what a caller can act on for whatever RocksDB said (it raises bare Exceptions with a text)."""
@@ -406,8 +402,7 @@ class MemoryStore:
     def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
         """Set and delete (None) rows and move the offset."""
         self._check_open()
-        if changelog_offset < self._offset:
-            raise HeadwaterError(_backwards(self.name, self._offset, changelog_offset))
+        refuse_backwards(self.name, self._offset, changelog_offset)
         for key, value in changes.items():
             if value is None:  # never `not value`: empty bytes are a row
                 self._rows.pop(key, None)
@@ -454,11 +449,13 @@ class MemoryStore:
             raise StoreClosedError(f"the store of table {self.name} is closed; open it anew")
 
 
-def _backwards(name: str, offset: int, found: int) -> str:
-    return (
-        f"the store of table {name} reaches changelog offset {offset} and can't go back to {found}; "
-        "clear it to rebuild the table from its changelog"
-    )
+def refuse_backwards(name: str, offset: int, found: int) -> None:
+    """Raise HeadwaterError where a store that reaches `offset` is to be set to one before it."""
+    if found < offset:
+        raise HeadwaterError(
+            f"the store of table {name} reaches changelog offset {offset} and can't go back to {found}; "
+            "clear it to rebuild the table from its changelog"
+        )
 
 
 @cache

@@ -36,6 +36,9 @@ class DictStore:
                 self.rows[key] = data
         self.changelog_offset = changelog_offset
 
+    def close(self) -> None:
+        self.rows = {}
+
 
 Change = tuple[str | bytes, bytes | None, int]
 

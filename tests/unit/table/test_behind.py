@@ -1,0 +1,138 @@
+"""I7: what waits to be written is read as if it were, and the store is the fold of its changelog at its own offset all the while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from headwater.core.clock import ManualClock
+from headwater.core.errors import HeadwaterError
+from headwater.table import behind
+from headwater.table.behind import WriteBehind
+from headwater.table.store import MemoryStore, Store
+
+KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"\x00", b"\xff"])
+CHANGES = st.dictionaries(KEYS, st.none() | st.sampled_from([b"", b"0", b"null"]), max_size=4)
+
+
+class BehindMachine(RuleBasedStateMachine):
+    """A store that is written behind, against a dict; and the store below, against what the dict was at its offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.below = MemoryStore("t", 0)
+        self.store = WriteBehind(self.below, self.clock)
+        self.rows: dict[bytes, bytes] = {}
+        self.offset = 0
+        self.at: dict[int, dict[bytes, bytes]] = {0: {}}
+
+    @rule(changes=CHANGES, step=st.integers(1, 3), seconds=st.sampled_from([0.1, 0.1, 0.5, 1.0]))
+    def write(self, changes: dict[bytes, bytes | None], step: int, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.offset += step
+        self.store.write(changes, self.offset)
+        for key, value in changes.items():
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+        self.at[self.offset] = dict(self.rows)
+
+    @rule()
+    def flush(self) -> None:
+        self.store.flush()
+        assert self.below.changelog_offset == self.offset
+
+    @rule(prefix=KEYS, start=KEYS)
+    def scan(self, prefix: bytes, start: bytes) -> None:
+        wanted = sorted(row for row in self.rows.items() if row[0].startswith(prefix) and row[0] >= start)
+        assert list(self.store.scan(prefix, start)) == wanted
+
+    @invariant()
+    def reads_are_those_of_the_dict(self) -> None:
+        assert self.store.changelog_offset == self.offset
+        assert list(self.store.items()) == sorted(self.rows.items())
+        for key in (b"", b"a", b"ab", b"b", b"\x00", b"\xff"):
+            assert self.store.get(key) == self.rows.get(key)
+
+    @invariant()
+    def the_store_below_is_whole_at_its_offset(self) -> None:
+        assert dict(self.below.items()) == self.at[self.below.changelog_offset]
+
+
+BehindMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+test_a_store_written_behind_equals_a_dict = BehindMachine.TestCase
+
+
+@pytest.fixture
+def below() -> Iterator[MemoryStore]:
+    store = MemoryStore("t", 0)
+    yield store
+    store.close()
+
+
+def test_an_epoch_s_changes_wait_until_they_are_old(below: MemoryStore) -> None:
+    clock = ManualClock()
+    store = WriteBehind(below, clock)
+    store.write({b"a": b"1"}, 1)
+    clock.advance(behind.DELAY_S / 2)
+    store.write({b"a": b"2"}, 2)
+    assert (below.changelog_offset, below.get(b"a")) == (0, None)
+    clock.advance(behind.DELAY_S / 2)
+    store.write({b"a": b"3"}, 3)
+    assert (below.changelog_offset, below.get(b"a")) == (3, b"3")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{b"%d" % at: b"" for at in range(behind.CHANGES_MAX)}, {b"a": b"x" * behind.BYTES_MAX}],
+    ids=["many", "large"],
+)
+def test_much_does_not_wait(below: MemoryStore, changes: dict[bytes, bytes | None]) -> None:
+    WriteBehind(below, ManualClock()).write(changes, 1)
+    assert below.changelog_offset == 1
+    assert len(below) == len(changes)
+
+
+def test_an_offset_alone_moves_on(below: MemoryStore) -> None:
+    store = WriteBehind(below, ManualClock())
+    store.write({}, 7)
+    assert store.changelog_offset == 7
+    store.flush()
+    assert below.changelog_offset == 7
+
+
+def test_what_waits_is_refused_to_go_back(below: MemoryStore) -> None:
+    store = WriteBehind(below, ManualClock())
+    store.write({b"a": b"1"}, 5)
+    with pytest.raises(HeadwaterError, match="reaches changelog offset 5 and can't go back to 4"):
+        store.write({b"a": b"2"}, 4)
+    assert store.get(b"a") == b"1"
+
+
+def test_closing_writes_what_waits(tmp_path: Path) -> None:
+    store = WriteBehind(Store(tmp_path, "t", 0), ManualClock())
+    store.write({b"a": b"1", b"b": b"2"}, 1)
+    store.write({b"b": None}, 2)
+    store.close()
+    again = Store(tmp_path, "t", 0)
+    assert (again.changelog_offset, list(again.items())) == (2, [(b"a", b"1")])
+    again.close()
+
+
+def test_a_walk_sees_the_rows_of_its_beginning(tmp_path: Path) -> None:
+    store = WriteBehind(Store(tmp_path, "t", 0), ManualClock())
+    store.write({b"a": b"1"}, 1)
+    store.flush()
+    store.write({b"b": b"2"}, 2)
+    rows = store.items()
+    store.write({b"a": None, b"c": b"3"}, 3)
+    store.flush()
+    assert list(rows) == [(b"a", b"1"), (b"b", b"2")]
+    store.close()
