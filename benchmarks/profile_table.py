@@ -36,6 +36,7 @@ from headwater.merge.channel import Channel
 from headwater.merge.merge import Merge
 from headwater.stream.feed import Feed
 from headwater.stream.frame import CURRENT, Frame, Rows, Work
+from headwater.table.behind import WriteBehind
 from headwater.table.part import TablePart
 from headwater.table.store import open_store
 
@@ -87,7 +88,7 @@ class MiniTask:
             0,
             partition,
             data.PARTITIONS,
-            store,
+            WriteBehind(store),
             spend.codec,
             default=float,
             last_only=history is None,
@@ -126,7 +127,7 @@ class MiniTask:
 
     def changelog(self, history: Any) -> list[Append]:
         """Return the epoch's changes as an append, by the engine's own step."""
-        return outbox.changelog(self.part, self.rows, CHANGELOG, self.partition, history)
+        return outbox.changelog(self.part.cut(), self.rows, CHANGELOG, self.partition, history)
 
     def begin_epoch(self) -> None:
         """Take new rows."""
@@ -154,7 +155,7 @@ async def headwater(
         for task in tasks:
             if appends[task.partition]:
                 base = bases[(CHANGELOG, task.partition)]  # type: ignore[index]
-                task.part.flush(base + sum(map(len, appends[task.partition])))
+                task.part.store.commit(base + sum(map(len, appends[task.partition])))
             task.begin_epoch()
         stages.end("store")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CommittedRows:
-    """The stores' rows: what the last epoch left, without the open one's writes."""
+    """The stores' rows: what the last committed epoch left, without later writes."""
 
     def __init__(self, table: Any, parts: list[TablePart]) -> None:
         """Take the parts in hand."""
@@ -34,14 +34,14 @@ class CommittedRows:
         home = split_window_key(data).key if self._table.windowed else data
         for part in self._parts:
             if part.local or partition_of(home, part.partitions) == part.partition:
-                found = part.store.get(data)
+                found = part.store.get_committed(data)
                 if found is not None:
                     return self._table.codec.decode(found)
         return default
 
     def items(self) -> Iterator[tuple[bytes, Any]]:
         """Yield (key bytes, decoded value) in key-byte order within each part."""
-        rows = [row for part in self._parts for row in part.store.items()]
+        rows = [row for part in self._parts for row in part.store.committed()]
         for key, data in sorted(rows):
             yield key, self._table.codec.decode(data)
 

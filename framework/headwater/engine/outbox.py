@@ -6,7 +6,7 @@ import json
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from headwater.stream.frame import Rows
     from headwater.table.captured import CapturedPart
     from headwater.table.changelog import History
-    from headwater.table.part import TablePart
-    from headwater.table.state import StatePart
+    from headwater.table.sealed import Columns
+
+Changed: TypeAlias = "Columns | tuple[list[bytes], list[bytes | None], list[int]]"
+"""Keys, values and rows of changes, side by side."""
 
 _encode_shown = msgspec.json.Encoder(order="sorted").encode
 
@@ -168,13 +170,9 @@ def _embedded(part: CapturedPart, data: bytes | None) -> bytes:
     return data if codec.is_json else _encode_shown(codec.decode(data))
 
 
-def changelog(
-    part: TablePart | StatePart, rows: Rows, topic: str, partition: int, history: History
-) -> list[Append]:
-    """Return a part's changes as blobs, thinned as the table's `history` says."""
-    if not part.count:
-        return []
-    keys, values, at = part.collect()
+def changelog(changes: Changed, rows: Rows, topic: str, partition: int, history: History) -> list[Append]:
+    """Return an epoch's changes of a part as blobs, thinned as the table's `history` says."""
+    keys, values, at = changes
     if not len(keys):
         return []
     numbers = at if isinstance(at, pa.Array) else pa.array(at, pa.int32())

@@ -4,7 +4,8 @@ Protocol
 1. Prepare: learn the topology, make internal topics, check that the generation was started with the same topology.
 2. Join the group; on each heartbeat give up and take tasks, always between epochs.
 3. Each task's pump takes groups while no epoch is closing; the coordinator closes an epoch when it is due: it waits
-   until every pump rests, commits everything in one log transaction, moves the stores, and lets the pumps go on.
+   until every pump rests, collects everything, lets the pumps go on into the next epoch, and meanwhile commits in one log
+   transaction; then the stores may have it. Before tasks are given up, pumps rest until all is committed.
 4. A member that is fenced, or whose log is interrupted, has one path: drop all tasks with their overlays and stagings, join anew, and begin each from
    what the log holds. Any other failure drops them too, and ends the worker: the next one begins from the same place.
 Invariant: nothing of a task is visible that the log has not taken while this member owned the task (I1, I2, I4).
@@ -518,11 +519,16 @@ class Session:
             await self._rest(patience_s)
             if self._failure is not None:
                 raise self._failure
-            await self._commit()
+            await self._commit(goes_on=patience_s is None and not self._stopping and not self.at_least_once)
         finally:
-            self._opened_s = None
-            self._closing = False
-            self._resume.set()
+            if self._closing:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the pumps take what belongs to the next epoch."""
+        self._opened_s = None
+        self._closing = False
+        self._resume.set()
 
     async def _rest(self, patience_s: float | None) -> None:
         """Wait until every pump rests, and keep the lease meanwhile: a record may take longer than that."""
@@ -563,7 +569,8 @@ class Session:
             await self._stop_pump(number)
             self._close_tasks([number])
 
-    async def _commit(self) -> None:
+    async def _commit(self, *, goes_on: bool) -> None:
+        """Commit what the tasks have done; `goes_on`: they do what comes next while the log takes it."""
         tasks = [task for task in self.tasks.values() if task.has_progress()]
         if not tasks:
             return
@@ -601,22 +608,20 @@ class Session:
         # Not within `commit`: a stop sent from a thread lets that thread run on for a moment, into the log's transaction.
         point("epoch.before_log")
         committing = asyncio.ensure_future(asyncio.to_thread(commit))
-        # The disk's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
-        await asyncio.sleep(0)
         try:
-            for task in tasks:
-                task.prefetch()
+            if goes_on:
+                self._go_on()
+            else:
+                # The log's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
+                await asyncio.sleep(0)
+                for task in tasks:
+                    task.prefetch()
         finally:
             placed = await committing
         self.positions.committed(placed)
         point("epoch.between_log_and_store")
-        for task, state in zip(tasks, states, strict=True):
-            reached = {}
-            for name in task.parts:
-                tp = TopicPartition(self.plan.changelog_topic(name), task.partition)
-                if tp in placed:
-                    reached[name] = placed.ends[tp]
-            task.committed(state, reached)
+        for task in tasks:
+            task.committed(placed)
             point("epoch.store_moved")
         self.epochs += 1
         self.tally.add(appends)

@@ -3,16 +3,20 @@
 Protocol of an epoch
 1. `step` takes a group (`intake`: rows, causes, decoded values), and hands each record to the agents that read it
    (`dispatch`).
-2. `collect` gives the epoch's appends and state; nothing has left the task before.
-3. After the log has committed, `committed` moves the tables' stores and begins the next epoch.
-Invariant: what `collect` gives reflects exactly the records before the state's positions (I2).
+2. `collect` gives the epoch's appends and state, and begins the next; nothing has left the task before.
+3. After the log has committed, `committed` says so to the tables' stores. There is one epoch at a time between the two.
+Invariants
+- What `collect` gives reflects exactly the records before the state's positions (I2).
+- A task whose epoch was not committed is of no more use: what it has done since stands on it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from headwater.core.batch import TopicPartition
 from headwater.core.clock import SYSTEM_CLOCK
 from headwater.engine import outbox
 from headwater.engine.dispatch import Dispatch
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
 
     from headwater.core.batch import Append
     from headwater.engine.inputs import Input
+    from headwater.engine.outbox import Changed
     from headwater.engine.pace import Pace
     from headwater.engine.plan import RunPlan
     from headwater.engine.topology import SubTopology
     from headwater.engine.watcher import Watcher
+    from headwater.log.interface import Placed
     from headwater.table.part import TablePart
     from headwater.table.state import StatePart
 
@@ -416,9 +422,9 @@ class Task:
         )
 
     def collect(self) -> tuple[list[Append], Callable[[], list[Append]], TaskState]:
-        """Return what the open epoch appends, what makes its changelog's appends, and the state it reaches.
+        """Return what the open epoch appends, what makes its changelog's appends, and the state it reaches. Begin the next.
 
-        The changelog is the dearest part; the thread that commits makes it, while the task rests.
+        The changelog is the dearest part; the thread that commits makes it.
         """
         appends: list[Append] = []
         emitted = dict(self.emitted)
@@ -441,7 +447,10 @@ class Task:
             self.time.states(held.watermark_clocks(), held.reads()),
             {t.timer.name: t.last for t in self.dispatch.timers if t.last is not None},
         )  # fmt: skip
-        return appends, self._changelogs, state
+        changed = {name: part.cut() for name, part in self.parts.items()}
+        changelogs = partial(self._changelogs, changed, self.rows)
+        self._begin_epoch(state)
+        return appends, changelogs, state
 
     def _passed(self) -> int:
         """Return the effective time below which this task sends nothing more: those it sends to need not wait up to there.
@@ -458,17 +467,21 @@ class Task:
         passed = min((c.clock_at_position() if c.size else c.progress for c in channels), default=NEVER)
         return max(self.task_time, passed)
 
-    def _changelogs(self) -> list[Append]:
+    def _changelogs(self, changed: dict[str, Changed], rows: Rows) -> list[Append]:
         appends = []
-        for name, part in self.parts.items():
+        for name, changes in changed.items():
             topic = self.plan.changelog_topic(name)
-            appends += outbox.changelog(part, self.rows, topic, self.partition, self.history[name])
+            appends += outbox.changelog(changes, rows, topic, self.partition, self.history[name])
         return appends
 
-    def committed(self, state: TaskState, changelog: dict[str, int]) -> None:
-        """Begin the next epoch after the log has taken this one; `changelog` has the next offset of each table."""
+    def committed(self, placed: Placed) -> None:
+        """Have the stores take the collected epoch, after the log has; `placed` says where."""
         for name, part in self.parts.items():
-            part.flush(changelog.get(name, part.store.changelog_offset))
+            reached = placed.ends.get(TopicPartition(self.plan.changelog_topic(name), self.partition))
+            if reached is not None:
+                part.store.commit(reached)
+
+    def _begin_epoch(self, state: TaskState) -> None:
         self.epoch = state.epoch
         self.emitted = state.emitted
         self.seen = state.seen

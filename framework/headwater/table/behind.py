@@ -1,11 +1,15 @@
-"""Write-behind: a store's committed changes, gathered over epochs and written together.
+"""Write-behind: the changes of an epoch that is being committed, and those of committed ones, which are written together.
 
 A busy table's epochs change much the same keys, and RocksDB takes many times as long for a row as a dict does. What waits
 here is in the changelog, so that a process that is killed loses nothing: the store's offset says from where on to recover.
 
+Protocol
+1. `stage` takes what an epoch has changed, when it is collected: the next epoch reads it.
+2. `commit` says that the log has taken it, and up to which offset of the changelog.
+
 Invariants
-- Reads see what waits as if it were written.
-- Changes and the offset they reach go into the store together (I7).
+- Reads see what is staged and what waits as if it were written; `committed` doesn't see what is staged.
+- Nothing that is staged reaches the store (I7); changes and the offset they reach go there together.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ class WriteBehind:
         """Begin with nothing waiting; `store` is written through this object alone once it has taken a change."""
         self._store = store
         self._clock = clock
+        self._staged: Mapping[bytes, bytes | None] = {}
         self._changes: dict[bytes, bytes | None] = {}
         self._reached: int | None = None
         self._nbytes = 0
@@ -43,36 +48,52 @@ class WriteBehind:
 
     @property
     def changelog_offset(self) -> int:
-        """The next changelog offset: rows as they are read here are the fold of all changes before it."""
+        """The next changelog offset: the committed rows are the fold of all changes before it."""
         return self._store.changelog_offset if self._reached is None else self._reached
 
     def get(self, key: bytes) -> bytes | None:
         """Return a row's value bytes, or None where there is no row."""
-        changes = self._changes
-        return changes[key] if key in changes else self._store.get(key)
+        staged = self._staged
+        return staged[key] if key in staged else self.get_committed(key)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield rows in key order, as they are at the time of this call."""
-        return overlaid(self._changes, self._store.items())
+        return overlaid(self._staged, self.committed())
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows whose key begins with `prefix`, from key `start` on, in key order."""
-        return overlaid(self._changes, self._store.scan(prefix, start), prefix, start)
+        committed = overlaid(self._changes, self._store.scan(prefix, start), prefix, start)
+        return overlaid(self._staged, committed, prefix, start)
 
-    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
-        """Take changes, and write all that waits once it is much or old."""
+    def get_committed(self, key: bytes) -> bytes | None:
+        """Do as `get`, without what is staged."""
+        changes = self._changes
+        return changes[key] if key in changes else self._store.get(key)
+
+    def committed(self) -> Iterator[tuple[bytes, bytes]]:
+        """Do as `items`, without what is staged."""
+        return overlaid(self._changes, self._store.items())
+
+    def stage(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Take the changes of the epoch that is committed next; there is one at a time."""
+        assert not self._staged
+        self._staged = changes
+
+    def commit(self, changelog_offset: int) -> None:
+        """Take what is staged for committed, and write all that waits once it is much or old."""
         refuse_backwards(self._store.name, self.changelog_offset, changelog_offset)
         now_s = self._clock.monotonic_s()
         if self._reached is None:
             self._since_s = now_s
-        self._changes.update(changes)
+        self._changes.update(self._staged)
         self._reached = changelog_offset
-        self._nbytes += sum(map(len, filter(None, changes.values())))
+        self._nbytes += sum(map(len, filter(None, self._staged.values())))
+        self._staged = {}
         if now_s - self._since_s >= DELAY_S or len(self._changes) >= CHANGES_MAX or self._nbytes >= BYTES_MAX:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that waits."""
+        """Write what was committed."""
         if self._reached is None:
             return
         self._store.write(self._changes, self._reached)
@@ -80,7 +101,7 @@ class WriteBehind:
         self._changes, self._reached, self._nbytes = {}, None, 0
 
     def close(self) -> None:
-        """Write what waits, and let go of the store."""
+        """Write what was committed, drop what is staged, and let go of the store."""
         try:
             self.flush()
         finally:

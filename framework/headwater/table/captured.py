@@ -8,6 +8,7 @@ from headwater.table.part import TablePart, canonical
 
 if TYPE_CHECKING:
     from headwater.table.part import FrameLike
+    from headwater.table.sealed import Columns
 
 _UNKNOWN: Any = object()
 
@@ -71,10 +72,10 @@ class CapturedPart(TablePart):
         # That a window closes is no change of its value.
         return change.old[1:] == change.new[1:] if self.windowed else change.old == change.new
 
-    def flush(self, changelog_offset: int) -> None:
-        """Write the committed epoch to the store, and begin the next."""
-        super().flush(changelog_offset)
+    def cut(self) -> Columns:
+        """End the open epoch."""
         self._captured, self._before = [], {}
+        return super().cut()
 
 
 def _key_bytes(key: Any) -> bytes:

@@ -7,13 +7,13 @@ decoded at each read, so that what a reader gets is its own: changing it without
 and in replay alike.
 
 Changes stand in plain lists while they may be rolled back, that is until the group of records they belong to is done;
-`seal` then makes Arrow columns of them.
+`seal` then puts them together.
 
 Invariants
 - Sealed and open changes, in order, are the changelog; the cache over the store reads as their fold (I2).
 - `hot` holds only keys that may be written here, so that a write to a key that is in it needs no other check.
 - After `rollback` the part reads as if the dropped changes had never been made.
-- Nothing reaches the store before `flush`, which the engine calls after the log has committed (I7).
+- What `cut` gives is what it stages in the store, which takes it for committed when the engine says so, after the log has (I7).
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from headwater.core.errors import HeadwaterError, HomePartitionError, KeyRefusedError
-from headwater.core.hot import NUMBER_MAX, HotPart, last_indices
+from headwater.core.hot import NUMBER_MAX, HotPart
 from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.windowed import split_window_key
 from headwater.table.behind import overlaid
-from headwater.table.sealed import Sealed
+from headwater.table.sealed import CACHED, Sealed, SealedLast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from headwater.core.values import Codec
+    from headwater.table.behind import WriteBehind
     from headwater.table.sealed import Columns
 
 CACHE_ENTRIES_MAX = 200_000
@@ -52,9 +53,6 @@ _encode_json = msgspec.json.Encoder().encode
 
 _IMMUTABLE = frozenset(type(sample) for sample in _SAMPLES)
 
-_CACHED: Final = object()
-"""Stands for a key's last value where that is a number which the cache of decoded values holds."""
-
 
 class Missing:
     """The type of `MISSING`: no row, which is not the same as a row that holds None."""
@@ -66,35 +64,6 @@ class Missing:
 
 
 MISSING: Final = Missing()
-
-
-class StoreLike(Protocol):
-    """What a part needs of a store."""
-
-    @property
-    def changelog_offset(self) -> int:
-        """The changelog offset that the rows reach."""
-        ...
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return a value or None."""
-        ...
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield rows in key order."""
-        ...
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield the rows whose key begins with `prefix`, from key `start` on, in key order."""
-        ...
-
-    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
-        """Write data and offset in one batch."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it."""
-        ...
 
 
 class WorkLike(Protocol):
@@ -127,8 +96,6 @@ class TablePart(HotPart):
 
     __slots__ = (
         "_cache_bytes",
-        "_dirty",
-        "_last_only",
         "_mixed",
         "_sealed",
         "admitted",
@@ -157,7 +124,7 @@ class TablePart(HotPart):
         number: int,
         partition: int,
         partitions: int,
-        store: StoreLike,
+        store: WriteBehind,
         codec: Codec,
         *,
         default: Callable[[], Any] | None = None,
@@ -202,10 +169,7 @@ class TablePart(HotPart):
         self.values = []
         self.rows = []
         self._mixed = False
-        self._last_only = last_only
-        self._sealed = Sealed()
-        # The sealed changes' last value of each key.
-        self._dirty: dict[Any, Any] = {}
+        self._sealed = SealedLast() if last_only else Sealed()
 
     # Keys are held as text where they are valid UTF-8, else as bytes: text is what most keys are, and Arrow takes it
     # without a step in between.
@@ -313,30 +277,27 @@ class TablePart(HotPart):
             self.seal()
 
     def seal(self) -> None:
-        """Make columns of the open changes; they can't be rolled back from here on."""
+        """Put the open changes where they can't be rolled back any more."""
         keys, values, rows = self.keys, self.values, self.rows
         if not keys:
             return
-        count = len(keys)
-        if self._last_only:
-            kept = last_indices(keys)
-            if 2 * len(kept) < count:
-                keys, values, rows = (
-                    [keys[at] for at in kept], [values[at] for at in kept], [rows[at] for at in kept],
-                )  # fmt: skip
-        if self._mixed:
-            self._dirty.update(zip(keys, values, strict=True))
-            self._sealed.add(keys, values, rows, count, self._encoded)
-        else:
-            # A number that was set is what the cache holds until the key's next change.
-            self._dirty.update(dict.fromkeys(keys, _CACHED))
-            self._sealed.add(keys, values, rows, count)
+        self._sealed.add(keys, values, rows, self._encoded if self._mixed else None)
         self.keys, self.values, self.rows, self._mixed = [], [], [], False
 
-    def collect(self) -> Columns:
-        """Return the open epoch's changes in order as columns; they can't be rolled back from here on."""
+    def cut(self) -> Columns:
+        """End the open epoch: return its changes in order as columns, and stage what they come to in the store."""
         self.seal()
-        return self._sealed.columns()
+        columns = self._sealed.columns()
+        if self._sealed.count:
+            changes = self._last_values()
+            self.store.stage(changes)
+            # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
+            self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
+            self._sealed.clear()
+        # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
+        if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
+            self.forget()
+        return columns
 
     def rollback(self, row: int, floor: int) -> None:
         """Drop the changes from number `floor` on that were made for rows >= `row`."""
@@ -364,9 +325,9 @@ class TablePart(HotPart):
                 dropped.discard(name)
                 if not dropped:
                     return
-        for name in dropped & self._dirty.keys():
-            value = self._dirty[name]
-            if value is _CACHED:
+        for name in dropped & self._sealed.last.keys():
+            value = self._sealed.last[name]
+            if value is CACHED:
                 # The cache held the number, and has lost it: its bytes are among the sealed.
                 value = self.codec.decode(self._sealed.last_value(_bytes(name)) or b"")
             self._restore(name, value)
@@ -377,28 +338,14 @@ class TablePart(HotPart):
         else:
             self.hot[name] = value
 
-    def flush(self, changelog_offset: int) -> None:
-        """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
-        self.seal()
-        if self._dirty or changelog_offset != self.store.changelog_offset:
-            changes = self._last_values()
-            self.store.write(changes, changelog_offset)
-            # What was set is in the cache from here on: it counts towards the bound (100 bytes for the entry).
-            self._cache_bytes += sum([100 + len(data) for data in changes.values() if data is not None])
-        self._dirty = {}
-        self._sealed.clear()
-        # A full cache is dropped whole: what is in use comes back at once, and no bookkeeping is paid on each read.
-        if len(self.raw) + len(self.hot) > CACHE_ENTRIES_MAX or self._cache_bytes > CACHE_BYTES_MAX:
-            self.forget()
-
     def _last_values(self) -> dict[bytes, bytes | None]:
         """Return the last value of each key that the open epoch has changed."""
         hot, encoded = self.hot, self._encoded
         last: dict[bytes, bytes | None] = {}
         open_now = dict(zip(self.keys, self.values, strict=True))
-        for name, value in self._dirty.items():
+        for name, value in self._sealed.last.items():
             if name not in open_now:
-                last[_bytes(name)] = encoded(hot[name] if value is _CACHED else value)
+                last[_bytes(name)] = encoded(hot[name] if value is CACHED else value)
         for name, value in open_now.items():
             last[_bytes(name)] = encoded(value)
         return last

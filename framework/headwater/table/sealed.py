@@ -1,17 +1,20 @@
-"""Sealed: an epoch's changes of one part that can't be rolled back any more, as Arrow columns.
+"""Sealed: an epoch's changes of one part that can't be rolled back any more.
 
 A change costs three Python objects until it is sealed and a few bytes after; what is sealed in time is still in the
-processor's caches, and is encoded all at once.
+processor's caches, and is encoded all at once. Of a part that keeps only the last change of each key the others are dropped then.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from headwater.core.hot import last_indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,34 +33,36 @@ class Columns(NamedTuple):
 _EMPTY = Columns(pa.array([], pa.binary()), pa.array([], pa.binary()), pa.array([], pa.int32()))
 
 
-class Sealed:
-    """Changes of the open epoch, in order."""
+CACHED: Final = object()
+"""Stands for a key's last value where that is a number which the part's cache of decoded values holds."""
 
-    __slots__ = ("_chunks", "count")
+
+class Sealed:
+    """Changes of the open epoch, in order, as Arrow columns."""
+
+    __slots__ = ("_chunks", "count", "last")
 
     def __init__(self) -> None:
         """Begin empty."""
         self.count = 0
         self._chunks: list[Columns] = []
+        self.last: dict[Any, Any] = {}
+        """By key its last value: encoded bytes, None for deleted, a number yet to be encoded, or CACHED."""
 
     def add(
         self,
         keys: list[Any],
         values: list[Any],
         rows: list[int],
-        count: int,
         encode: Callable[[Any], bytes | None] | None = None,
     ) -> None:
         """Take changes: keys as text or bytes. `encode` makes a value's bytes; None: all values are plain numbers.
 
-        `count` is how many there were before those were left out that only the last change of their key is wanted of.
+        Such a number is what the cache holds until the key's next change.
         """
-        self.count += count
-        encoded = numbers(values) if encode is None else pa.array(list(map(encode, values)), pa.binary())
-        # struct packs a list three times as fast as pa.array reads it.
-        packed = pa.py_buffer(struct.pack(f"={len(rows)}i", *rows))
-        numbered = pa.Array.from_buffers(pa.int32(), len(rows), [None, packed])
-        self._chunks.append(Columns(pa.array(keys, pa.binary()), encoded, numbered))
+        self.count += len(keys)
+        self.last.update(dict.fromkeys(keys, CACHED) if encode is None else zip(keys, values, strict=True))
+        self._chunks.append(_columns(keys, values, rows, encode))
 
     def columns(self) -> Columns:
         """Return all that was taken."""
@@ -78,7 +83,58 @@ class Sealed:
 
     def clear(self) -> None:
         """Begin the next epoch."""
-        self.count, self._chunks = 0, []
+        self.count, self._chunks, self.last = 0, [], {}
+
+
+class SealedLast(Sealed):
+    """The last change of each key of the open epoch, in the order of rows. No value is CACHED."""
+
+    __slots__ = ("_encode", "_rows")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__()
+        self._encode: Callable[[Any], bytes | None] | None = None
+        self._rows: dict[Any, int] = {}
+
+    def add(
+        self,
+        keys: list[Any],
+        values: list[Any],
+        rows: list[int],
+        encode: Callable[[Any], bytes | None] | None = None,
+    ) -> None:
+        """Take changes in order, of which `count` counts all."""
+        self.count += len(keys)
+        self._encode = self._encode or encode
+        kept = last_indices(keys)
+        if 2 * len(kept) < len(keys):
+            keys, values, rows = (
+                [keys[at] for at in kept], [values[at] for at in kept], [rows[at] for at in kept],
+            )  # fmt: skip
+        self.last.update(zip(keys, values, strict=True))
+        self._rows.update(zip(keys, rows, strict=True))
+
+    def columns(self) -> Columns:
+        """Return what was kept."""
+        ordered = sorted(self._rows.items(), key=itemgetter(1))
+        keys = [key for key, _ in ordered]
+        return _columns(keys, [self.last[key] for key in keys], [row for _, row in ordered], self._encode)
+
+    def clear(self) -> None:
+        """Begin the next epoch."""
+        super().clear()
+        self._encode, self._rows = None, {}
+
+
+def _columns(
+    keys: list[Any], values: list[Any], rows: list[int], encode: Callable[[Any], bytes | None] | None
+) -> Columns:
+    encoded = numbers(values) if encode is None else pa.array(list(map(encode, values)), pa.binary())
+    # struct packs a list three times as fast as pa.array reads it.
+    packed = pa.py_buffer(struct.pack(f"={len(rows)}i", *rows))
+    numbered = pa.Array.from_buffers(pa.int32(), len(rows), [None, packed])
+    return Columns(pa.array(keys, pa.binary()), encoded, numbered)
 
 
 def numbers(values: Sequence[float]) -> pa.Array:

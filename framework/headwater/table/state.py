@@ -23,7 +23,7 @@ from headwater.table.sorted_keys import SortedKeys
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headwater.table.part import StoreLike
+    from headwater.table.behind import WriteBehind
 
 CACHE_ENTRIES_MAX = 300_000
 CACHE_BYTES_MAX = 64 << 20
@@ -57,7 +57,6 @@ class StatePart:
     __slots__ = (
         "_bytes",
         "_complete",
-        "_encoded",
         "_fresh",
         "_keys",
         "_place",
@@ -69,7 +68,7 @@ class StatePart:
         "store",
     )
 
-    def __init__(self, name: str, store: StoreLike) -> None:
+    def __init__(self, name: str, store: WriteBehind) -> None:
         """Begin with what the store has, where it isn't too much."""
         self.name = name
         self.store = store
@@ -79,7 +78,6 @@ class StatePart:
         """Keys changed in the open epoch, with the row of the last change."""
         self._place: HasRow = NO_ROW
         self._undo: Undo = []
-        self._encoded: dict[bytes, bytes | None] | None = None
         # Keys of the open epoch that weren't there before: where they are gone at its end, nobody need ever know.
         self._fresh: set[bytes] = set()
         self._bytes = 0
@@ -223,43 +221,37 @@ class StatePart:
     def settle(self) -> None:
         """Nothing is made of changes before the epoch is collected."""
 
-    def collect(self, *, last: bool = True) -> tuple[list[bytes], list[bytes | None], list[int]]:
-        """Return the open epoch's changes as columns: keys, encoded values (None: deleted), rows. In order of first change."""
-        del last
-        rows, fresh = self.rows, self._fresh
-        self._encoded = {
+    def cut(self) -> tuple[list[bytes], list[bytes | None], list[int]]:
+        """End the open epoch: return its changes as columns, and stage them in the store.
+
+        Keys, encoded values (None: deleted) and rows, in order of first change.
+        """
+        rows, fresh, dirty, keys = self.rows, self._fresh, self.dirty, self._keys
+        changes = {
             key: _encoded(self.name, key, value)
-            for key in self.dirty
+            for key in dirty
             if (value := rows[key]) is not None or key not in fresh
         }
-        dirty = self.dirty
-        return list(self._encoded), list(self._encoded.values()), [dirty[key] for key in self._encoded]
-
-    def flush(self, changelog_offset: int) -> None:
-        """Write the committed epoch to the store with the changelog offset it reaches, and begin the next."""
-        if self.dirty or changelog_offset != self.store.changelog_offset:
-            if self._encoded is None:
-                self.collect()
-            assert self._encoded is not None
-            self.store.write(self._encoded, changelog_offset)
-            sizes = [len(k) + len(data) for k, data in self._encoded.items() if data is not None]
+        if changes:
+            self.store.stage(changes)
+            sizes = [len(key) + len(data) for key, data in changes.items() if data is not None]
             self._bytes += 100 * len(sizes) + sum(sizes)
             if sizes:
                 self._typical = sum(sizes) // len(sizes)
-            if self._complete:
-                # What isn't in memory isn't there.
-                rows, keys = self.rows, self._keys
-                for key in self.dirty:
-                    if rows[key] is None:
-                        del rows[key]
-                        if keys is not None:
-                            keys.discard(key)
-        self.dirty, self._encoded, self._fresh = {}, None, set()
-        self._undo.clear()
-        if not self._complete:
+        if self._complete:
+            # What isn't in memory isn't there.
+            for key in dirty:
+                if rows[key] is None:
+                    del rows[key]
+                    if keys is not None:
+                        keys.discard(key)
+        else:
             self._keys = None
+        self.dirty, self._fresh = {}, set()
+        self._undo.clear()
         if len(self.rows) > CACHE_ENTRIES_MAX or self._bytes > CACHE_BYTES_MAX:
             self._shrink()
+        return list(changes), list(changes.values()), [dirty[key] for key in changes]
 
     def _shrink(self) -> None:
         """Bytes are only ever counted up, so what is there is counted anew before it is dropped."""

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from headwater.app.table import Table
 from headwater.core.keys import key_text
 from headwater.stream.frame import CURRENT, Frame, Rows, Work
+from headwater.table.behind import WriteBehind
 from headwater.table.part import TablePart
-
-
-class DictStore:
-    """A store in a dictionary."""
-
-    def __init__(self) -> None:
-        self.rows: dict[bytes, bytes] = {}
-        self.changelog_offset = 0
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.rows.get(key)
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        yield from sorted(self.rows.items())
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        yield from (row for row in self.items() if row[0].startswith(prefix) and row[0] >= start)
-
-    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
-        for key, data in changes.items():
-            if data is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = data
-        self.changelog_offset = changelog_offset
-
-    def close(self) -> None:
-        self.rows = {}
-
+from headwater.table.store import MemoryStore
 
 Change = tuple[str | bytes, bytes | None, int]
 
 
 def changes_of(part: TablePart) -> list[Change]:
-    """Return the open epoch's changes: (key, encoded value or None for deleted, row). Seals them."""
-    found = part.collect()
+    """End the open epoch; return its changes: (key, encoded value or None for deleted, row)."""
+    found = part.cut()
     keys = [key_text(key) for key in found.keys.to_pylist()]
     return list(zip(keys, found.values.to_pylist(), found.rows.to_pylist(), strict=True))
 
@@ -58,7 +31,7 @@ def frame_over(
     frame = Frame("tester", rows)
     for table in tables:
         frame.parts[table.number] = TablePart(
-            table.name, table.number, partition, partitions, DictStore(), table.codec,
+            table.name, table.number, partition, partitions, WriteBehind(MemoryStore()), table.codec,
             default=table.default, local=table.local,
         )  # fmt: skip
     hand(frame, keys)

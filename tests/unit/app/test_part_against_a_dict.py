@@ -13,8 +13,10 @@ from headwater.core.keys import encode_key, key_text
 from headwater.core.partitioner import partition_of
 from headwater.core.values import Codec, codec_for
 from headwater.stream.frame import Frame, Rows
+from headwater.table.behind import WriteBehind
 from headwater.table.part import MISSING, TablePart, canonical, exact_types
-from tests.unit.app.frames import DictStore, changes_of, hand
+from headwater.table.store import MemoryStore
+from tests.unit.app.frames import changes_of, hand
 
 KEYS = st.sampled_from(["", "a", "b", "ä", "900", 900, 7, b"\xff", b"a", ("x", 1), 1.5, True])
 VALUES = st.sampled_from(
@@ -27,7 +29,8 @@ STEPS = st.lists(
         st.tuples(st.just("read"), KEYS, st.none()),
         st.tuples(st.just("rollback"), st.integers(0, 6), st.none()),
         st.tuples(st.just("seal"), st.none(), st.none()),
-        st.tuples(st.just("flush"), st.none(), st.none()),
+        st.tuples(st.just("cut"), st.none(), st.none()),
+        st.tuples(st.just("commit"), st.none(), st.none()),
         st.tuples(st.just("forget"), st.none(), st.none()),
     ),
     max_size=40,
@@ -42,7 +45,7 @@ def make_part(
         0,
         0,
         partitions,
-        DictStore(),
+        WriteBehind(MemoryStore()),
         codec or codec_for(None, null=True),
         local=local,
         last_only=last_only,
@@ -62,18 +65,19 @@ def same(found: Any, expected: Any) -> bool:
 
 @settings(max_examples=300)
 @given(steps=STEPS, value_type=st.sampled_from([None, float]), last_only=st.booleans())
-def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_sealed_rolled_back_or_flushed(
+def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_sealed_rolled_back_or_committed(
     steps: list[Any], value_type: Any, last_only: bool
 ) -> None:
-    """I2, I7: the store holds what was flushed, and overlay and cache show the rest."""
+    """I2, I7: the store holds what was committed, what is staged and the cache show the rest."""
     part, frame = make_part(codec_for(value_type, null=True), last_only=last_only)
     codec = part.codec
     committed: dict[bytes, bytes] = {}
+    collected: dict[bytes, bytes] = {}
     changes: list[tuple[int, bytes, bytes | None]] = []
     floor = 0
 
     def model() -> dict[bytes, bytes]:
-        rows = dict(committed)
+        rows = dict(collected)
         for _, key, data in changes:
             if data is None:
                 rows.pop(key, None)
@@ -107,9 +111,16 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_sealed_rolled_back
         elif kind == "seal":
             part.seal()
             floor = len(changes)
-        elif kind == "flush":
+        elif kind == "commit":
             offset += 1
-            committed = model()
+            committed = collected
+            part.store.commit(offset)
+            assert part.store.changelog_offset == offset
+        elif kind == "cut":
+            # An epoch is collected once the one before it is committed.
+            committed = collected
+            part.store.commit(offset)
+            collected = model()
             sealed = changes_of(part)
             if last_only:
                 assert {as_bytes(key): value for key, value, _ in sealed} == {
@@ -118,8 +129,6 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_sealed_rolled_back
             else:
                 assert [(row, as_bytes(key), value) for key, value, row in sealed] == changes
             changes, floor = [], 0
-            part.flush(offset)
-            assert part.store.changelog_offset == offset
         elif not changes:
             part.forget()
         assert part.count == len(changes)
@@ -128,7 +137,9 @@ def test_a_part_reads_as_a_dictionary_does_whatever_is_cached_sealed_rolled_back
     assert [(key, value) for key, value in part.items()] == [
         (k, codec.decode(v)) for k, v in sorted(model().items())
     ]
-    assert dict(part.store.items()) == committed
+    assert dict(part.store.items()) == collected
+    assert isinstance(part.store, WriteBehind)
+    assert dict(part.store.committed()) == committed
 
 
 @settings(max_examples=100)
@@ -169,7 +180,8 @@ def test_what_is_read_does_not_hang_on_what_is_cached() -> None:
     part, frame = make_part(codec_for(float, null=True))
     part.put("a", 1, frame)
     at_once = part.find("a")
-    part.flush(1)
+    part.cut()
+    part.store.commit(1)
     part.forget()
     assert same(at_once, part.find("a"))
     assert exact_types(part.codec) == {float, type(None)}
@@ -248,7 +260,8 @@ def test_the_cache_is_dropped_when_it_is_full_and_the_rows_stay(monkeypatch: pyt
     part, frame = make_part()
     for number in range(100):
         part.put(f"k{number}", "x" * 100, frame)
-    part.flush(1)
+    part.cut()
+    part.store.commit(1)
     assert (part.hot, part.raw) == ({}, {})
     assert part.find("k7") == "x" * 100
 
@@ -257,7 +270,8 @@ def test_keys_come_in_the_order_of_their_bytes() -> None:
     part, frame = make_part()
     for key in ("b", "a", "ä", 10, 9, b"\xff"):
         part.put(key, 0, frame)
-    part.flush(1)
+    part.cut()
+    part.store.commit(1)
     part.put("aa", 0, frame)
     found = [key_text(key) for key, _ in part.items()]
     assert found == ["10", "9", "a", "aa", "b", "ä", b"\xff"]

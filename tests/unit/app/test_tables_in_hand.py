@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 import headwater as hw
 from headwater.app.table import Table
 from headwater.core.errors import AgentStoppedError, ReadOnlyTableError, ValueRefusedError
+from headwater.table.behind import WriteBehind
 from headwater.table.part import TablePart
-from tests.unit.app.frames import DictStore, changes_of, frame_over, hand, inside
+from headwater.table.store import MemoryStore
+from tests.unit.app.frames import changes_of, frame_over, hand, inside
 
 
 class EngineOfParts:
@@ -234,7 +236,7 @@ def test_a_table_the_task_has_not_is_asked_of_the_engine(app: hw.App) -> None:
 
     def touch(wanted: Any) -> TablePart:
         asked.append(wanted)
-        return TablePart("other", 1, 0, 1, DictStore(), wanted.codec)
+        return TablePart("other", 1, 0, 1, WriteBehind(MemoryStore()), wanted.codec)
 
     with inside(frame):
         with pytest.raises(AgentStoppedError, match="without table 'other'"):

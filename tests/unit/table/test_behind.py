@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headwater.core.clock import ManualClock
 from headwater.core.errors import HeadwaterError
@@ -29,20 +29,29 @@ class BehindMachine(RuleBasedStateMachine):
         self.below = MemoryStore("t", 0)
         self.store = WriteBehind(self.below, self.clock)
         self.rows: dict[bytes, bytes] = {}
+        self.committed: dict[bytes, bytes] = {}
+        self.is_staged = False
         self.offset = 0
         self.at: dict[int, dict[bytes, bytes]] = {0: {}}
 
-    @rule(changes=CHANGES, step=st.integers(1, 3), seconds=st.sampled_from([0.1, 0.1, 0.5, 1.0]))
-    def write(self, changes: dict[bytes, bytes | None], step: int, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.offset += step
-        self.store.write(changes, self.offset)
+    @precondition(lambda self: not self.is_staged)
+    @rule(changes=CHANGES)
+    def stage(self, changes: dict[bytes, bytes | None]) -> None:
+        self.store.stage(changes)
+        self.is_staged = True
         for key, value in changes.items():
             if value is None:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = value
-        self.at[self.offset] = dict(self.rows)
+
+    @rule(step=st.integers(1, 3), seconds=st.sampled_from([0.1, 0.1, 0.5, 1.0]))
+    def commit(self, step: int, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.offset += step
+        self.store.commit(self.offset)
+        self.is_staged, self.committed = False, dict(self.rows)
+        self.at[self.offset] = self.committed
 
     @rule()
     def flush(self) -> None:
@@ -58,8 +67,10 @@ class BehindMachine(RuleBasedStateMachine):
     def reads_are_those_of_the_dict(self) -> None:
         assert self.store.changelog_offset == self.offset
         assert list(self.store.items()) == sorted(self.rows.items())
+        assert list(self.store.committed()) == sorted(self.committed.items())
         for key in (b"", b"a", b"ab", b"b", b"\x00", b"\xff"):
             assert self.store.get(key) == self.rows.get(key)
+            assert self.store.get_committed(key) == self.committed.get(key)
 
     @invariant()
     def the_store_below_is_whole_at_its_offset(self) -> None:
@@ -80,12 +91,15 @@ def below() -> Iterator[MemoryStore]:
 def test_an_epoch_s_changes_wait_until_they_are_old(below: MemoryStore) -> None:
     clock = ManualClock()
     store = WriteBehind(below, clock)
-    store.write({b"a": b"1"}, 1)
+    store.stage({b"a": b"1"})
+    store.commit(1)
     clock.advance(behind.DELAY_S / 2)
-    store.write({b"a": b"2"}, 2)
+    store.stage({b"a": b"2"})
+    store.commit(2)
     assert (below.changelog_offset, below.get(b"a")) == (0, None)
     clock.advance(behind.DELAY_S / 2)
-    store.write({b"a": b"3"}, 3)
+    store.stage({b"a": b"3"})
+    store.commit(3)
     assert (below.changelog_offset, below.get(b"a")) == (3, b"3")
 
 
@@ -95,14 +109,17 @@ def test_an_epoch_s_changes_wait_until_they_are_old(below: MemoryStore) -> None:
     ids=["many", "large"],
 )
 def test_much_does_not_wait(below: MemoryStore, changes: dict[bytes, bytes | None]) -> None:
-    WriteBehind(below, ManualClock()).write(changes, 1)
+    store = WriteBehind(below, ManualClock())
+    store.stage(changes)
+    store.commit(1)
     assert below.changelog_offset == 1
     assert len(below) == len(changes)
 
 
 def test_an_offset_alone_moves_on(below: MemoryStore) -> None:
     store = WriteBehind(below, ManualClock())
-    store.write({}, 7)
+    store.stage({})
+    store.commit(7)
     assert store.changelog_offset == 7
     store.flush()
     assert below.changelog_offset == 7
@@ -110,29 +127,48 @@ def test_an_offset_alone_moves_on(below: MemoryStore) -> None:
 
 def test_what_waits_is_refused_to_go_back(below: MemoryStore) -> None:
     store = WriteBehind(below, ManualClock())
-    store.write({b"a": b"1"}, 5)
+    store.stage({b"a": b"1"})
+    store.commit(5)
+    store.stage({b"a": b"2"})
     with pytest.raises(HeadwaterError, match="reaches changelog offset 5 and can't go back to 4"):
-        store.write({b"a": b"2"}, 4)
-    assert store.get(b"a") == b"1"
+        store.commit(4)
+    assert store.get_committed(b"a") == b"1"
 
 
 def test_closing_writes_what_waits(tmp_path: Path) -> None:
     store = WriteBehind(Store(tmp_path, "t", 0), ManualClock())
-    store.write({b"a": b"1", b"b": b"2"}, 1)
-    store.write({b"b": None}, 2)
+    store.stage({b"a": b"1", b"b": b"2"})
+    store.commit(1)
+    store.stage({b"b": None})
+    store.commit(2)
     store.close()
     again = Store(tmp_path, "t", 0)
     assert (again.changelog_offset, list(again.items())) == (2, [(b"a", b"1")])
     again.close()
 
 
+def test_what_is_staged_is_gone_at_the_end(tmp_path: Path) -> None:
+    store = WriteBehind(Store(tmp_path, "t", 0), ManualClock())
+    store.stage({b"a": b"1"})
+    store.commit(1)
+    store.stage({b"a": b"2", b"b": b"2"})
+    assert (store.get(b"a"), store.get_committed(b"a")) == (b"2", b"1")
+    store.close()
+    again = Store(tmp_path, "t", 0)
+    assert (again.changelog_offset, list(again.items())) == (1, [(b"a", b"1")])
+    again.close()
+
+
 def test_a_walk_sees_the_rows_of_its_beginning(tmp_path: Path) -> None:
     store = WriteBehind(Store(tmp_path, "t", 0), ManualClock())
-    store.write({b"a": b"1"}, 1)
+    store.stage({b"a": b"1"})
+    store.commit(1)
     store.flush()
-    store.write({b"b": b"2"}, 2)
+    store.stage({b"b": b"2"})
+    store.commit(2)
     rows = store.items()
-    store.write({b"a": None, b"c": b"3"}, 3)
+    store.stage({b"a": None, b"c": b"3"})
+    store.commit(3)
     store.flush()
     assert list(rows) == [(b"a", b"1"), (b"b", b"2")]
     store.close()

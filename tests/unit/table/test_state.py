@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from headwater.core.errors import HeadwaterError
 from headwater.table import state as state_module
+from headwater.table.behind import WriteBehind
 from headwater.table.sorted_keys import SortedKeys
 from headwater.table.state import StatePart, Undo, decode, encode
 from headwater.table.store import MemoryStore
@@ -29,10 +30,10 @@ def test_plain_values_come_back_with_integers_of_any_size(value: Any) -> None:
 
 
 def test_what_is_no_plain_data_is_named_with_its_key() -> None:
-    part = StatePart("op-rows", MemoryStore())
+    part = StatePart("op-rows", WriteBehind(MemoryStore()))
     part.put(b"k", object())
     with pytest.raises(HeadwaterError, match=r"op-rows.*b'k'"):
-        part.collect()
+        part.cut()
 
 
 class Place:
@@ -45,6 +46,7 @@ class AgainstADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.committed: dict[bytes, Any] = {}
+        self.collected: dict[bytes, Any] = {}
         self.now: dict[bytes, Any] = {}
         self.marked: dict[bytes, Any] = {}
         self.offset = 0
@@ -55,7 +57,8 @@ class AgainstADict(RuleBasedStateMachine):
     def begin(self, small: bool) -> None:
         self.entries_max = state_module.CACHE_ENTRIES_MAX
         state_module.CACHE_ENTRIES_MAX = 4 if small else 100
-        self.store = MemoryStore()
+        self.below = MemoryStore()
+        self.store = WriteBehind(self.below)
         self.part = self.opened()
 
     def opened(self) -> StatePart:
@@ -98,7 +101,16 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        names, values, rows = self.part.collect()
+        self.offset += 1
+        self.store.commit(self.offset)
+        self.committed = self.collected
+        assert dict(self.store.committed()) == {k: encode(v) for k, v in self.committed.items()}
+
+    @rule()
+    def cut(self) -> None:
+        # An epoch is collected once the one before it is committed.
+        self.commit()
+        names, values, rows = self.part.cut()
         changed = {k: self.now.get(k) for k in self.now.keys() | self.committed.keys()}
         differs = {
             k
@@ -108,15 +120,16 @@ class AgainstADict(RuleBasedStateMachine):
         assert differs <= set(names), "what differs is written"
         assert [None if v is None else decode(v) for v in values] == [self.now.get(k) for k in names]
         assert all(row <= self.place.row for row in rows)
-        self.offset += 1
-        self.part.flush(self.offset)
         assert dict(self.store.items()) == {k: encode(v) for k, v in self.now.items()}
-        self.committed, self.marked = dict(self.now), dict(self.now)
+        self.collected, self.marked = dict(self.now), dict(self.now)
 
     @rule()
     def crash(self) -> None:
+        # What is staged is gone with the process; what was committed comes back from the changelog, if not from the store.
+        self.store.flush()
+        self.store = WriteBehind(self.below)
         self.part = self.opened()
-        self.now, self.marked = dict(self.committed), dict(self.committed)
+        self.now, self.marked, self.collected = dict(self.committed), dict(self.committed), self.committed
 
     @invariant()
     def all_rows(self) -> None:
@@ -176,25 +189,27 @@ def test_sorted_keys_may_change_while_they_are_gone_through() -> None:
 
 
 def test_a_row_that_comes_and_goes_within_an_epoch_is_never_written() -> None:
-    part = StatePart("op-rows", MemoryStore())
+    part = StatePart("op-rows", WriteBehind(MemoryStore()))
     part.put(b"a", 1)
     part.put(b"b", 2)
     part.delete(b"a")
-    assert part.collect()[0] == [b"b"]
-    part.flush(1)
+    assert part.cut()[0] == [b"b"]
+    part.store.commit(1)
     part.delete(b"b")
-    assert part.collect()[:2] == ([b"b"], [None])
+    assert part.cut()[:2] == ([b"b"], [None])
 
 
 def test_how_much_a_change_is_does_not_grow_with_what_came_and_went() -> None:
-    part = StatePart("op-rows", MemoryStore())
+    part = StatePart("op-rows", WriteBehind(MemoryStore()))
     for epoch in range(50):
         for row in range(20):
             part.put(b"%d" % row, "x" * 100)
-        part.flush(epoch + 1)
+        part.cut()
+        part.store.commit(epoch + 1)
         for row in range(20):
             part.delete(b"%d" % row)
-        part.flush(epoch + 1)
+        part.cut()
+        part.store.commit(epoch + 1)
     part.put(b"0", 1)
     [typical] = part.sample(0, 1)
     assert 100 <= len(typical) <= 120
