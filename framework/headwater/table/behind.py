@@ -14,9 +14,11 @@ Invariants
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from headwater.core.clock import SYSTEM_CLOCK
+from headwater.core.errors import HeadwaterError
 from headwater.table.store import refuse_backwards
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from headwater.core.clock import Clock
     from headwater.table.store import StateStore
+
+log_ = logging.getLogger(__name__)
 
 DELAY_S = 1.0
 """How old what waits may be when an epoch is added to it."""
@@ -104,6 +108,8 @@ class WriteBehind:
         """Write what was committed, drop what is staged, and let go of the store."""
         try:
             self.flush()
+        except HeadwaterError as error:
+            log_.warning("%s; what was to be written is read from the changelog at the next start", error)
         finally:
             self._store.close()
 

@@ -14,7 +14,7 @@ from headwater.core.clock import ManualClock
 from headwater.core.errors import HeadwaterError
 from headwater.table import behind
 from headwater.table.behind import WriteBehind
-from headwater.table.store import MemoryStore, Store
+from headwater.table.store import MemoryStore, Store, StoreClosedError
 
 KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"\x00", b"\xff"])
 CHANGES = st.dictionaries(KEYS, st.none() | st.sampled_from([b"", b"0", b"null"]), max_size=4)
@@ -145,6 +145,22 @@ def test_closing_writes_what_waits(tmp_path: Path) -> None:
     again = Store(tmp_path, "t", 0)
     assert (again.changelog_offset, list(again.items())) == (2, [(b"a", b"1")])
     again.close()
+
+
+def test_a_store_that_can_not_be_written_is_closed_all_the_same(
+    below: MemoryStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise HeadwaterError("No space left on device")
+
+    store = WriteBehind(below, ManualClock())
+    store.stage({b"a": b"1"})
+    store.commit(1)
+    monkeypatch.setattr(below, "write", full)
+    store.close()
+    assert "No space left on device; what was to be written is read from the changelog" in caplog.text
+    with pytest.raises(StoreClosedError):
+        below.get(b"a")
 
 
 def test_what_is_staged_is_gone_at_the_end(tmp_path: Path) -> None:
