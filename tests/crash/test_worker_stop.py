@@ -105,7 +105,7 @@ def test_an_agent_that_blocks_the_process_loses_its_epoch_and_the_worker_ends_we
     worker = shop.start(command=LIVE, SHOP_SEEN=path, SHOP_BLOCK_AT=41, SHOP_BLOCK_S=60, SHOP_BLOCK_HOW=how)
     wait_until(lambda: any(int(line.split()[1]) >= 41 for line in seen(path)), "the hang", worker)
     took_s = stop(worker)
-    assert "an agent has blocked the process for 9.5 s" in worker.errors()
+    assert "9.5 s after it was told to stop, an agent blocks the process" in worker.errors()
     shop.check_cut()
     shop.run()
     shop.check_done()

@@ -158,7 +158,8 @@ async def _run(app: App, note: Callable[[int], object]) -> int:
 def _end_at_once() -> None:
     """End the process as a kill would, but well: the log has the last epoch that was committed, and nothing of this one."""
     log_.warning(
-        "an agent has blocked the process for %s s since it was told to stop; its open epoch is aborted, the process ends",
+        "%s s after it was told to stop, an agent blocks the process, or the log doesn't answer it; its open epoch is aborted, the "
+        "process ends",
         LAST_RESORT_S,
     )
     os._exit(0)

@@ -119,6 +119,8 @@ class Coordinator:
     def __init__(self, clock: ManualClock, settles_s: float, back_s: float = 0.0) -> None:
         self.clock, self.settles_s, self.back_s = clock, settles_s, back_s
         self.error: KafkaError | None = None
+        self.says = KafkaError._TIMED_OUT
+        """What it is told of while nothing is answered; all but a time-out at once."""
         self.is_closed = False
 
     def committed(self, places: list[KafkaPartition], timeout_s: float) -> list[KafkaPartition]:
@@ -128,8 +130,8 @@ class Coordinator:
             raise KafkaException(self.error)
         is_unstable = now_s < self.settles_s and 1 in [place.partition for place in places]
         if now_s < self.back_s or is_unstable:
-            self.clock.advance(timeout_s)
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            self.clock.advance(timeout_s if self.says == KafkaError._TIMED_OUT else 0.01)
+            raise KafkaException(KafkaError(self.says))
         self.clock.advance(0.01)
         given = {0: 7, 1: 8}
         return [KafkaPartition(p.topic, p.partition, given.get(p.partition, -1001)) for p in places]
@@ -183,10 +185,21 @@ def test_a_named_one_that_stays_unstable_is_left_out_once_any_transaction_has_ti
     assert "in t/1, longer" in caplog.text
 
 
-def test_a_coordinator_that_comes_back_is_waited_for(
-    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]]
+@pytest.mark.parametrize(
+    "says",
+    [
+        KafkaError._TIMED_OUT,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    ],
+)
+def test_a_coordinator_that_comes_back_or_moves_is_waited_for(
+    clock: ManualClock, ask: Callable[[Coordinator], dict[TopicPartition, int]], says: int
 ) -> None:
-    assert ask(Coordinator(clock, 0.0, back_s=groups.CALL_S - 3)) == WHOLE
+    coordinator = Coordinator(clock, 0.0, back_s=groups.CALL_S - 3)
+    coordinator.says = says
+    assert ask(coordinator) == WHOLE
 
 
 def test_one_that_does_not_is_no_unstable_one(

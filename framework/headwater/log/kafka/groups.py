@@ -31,7 +31,17 @@ NOBODYS = (1 << 31) - 1
 
 _PAUSE_S = 0.05
 _GONE = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-_UNANSWERED = frozenset({KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._WAIT_COORD})
+_UNANSWERED = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._WAIT_COORD,
+        # While a coordinator moves or starts again; these are answered at once.
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 
 
 def group_positions(
@@ -77,7 +87,7 @@ def named_positions(
     nobodys = KafkaPartition(places[0].topic, NOBODYS)
     patience_s = 2 * transaction_s + BROKER_DELAY_S
     moving_until_s: float | None = None
-    consumer = Consumer(dict(settings))
+    consumer, pause = Consumer(dict(settings)), Event()
     try:
         answered_s = SYSTEM_CLOCK.monotonic_s()
         while True:
@@ -93,6 +103,7 @@ def named_positions(
                     break
             elif SYSTEM_CLOCK.monotonic_s() > answered_s + CALL_S:
                 raise unavailable(url, what, KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+            pause.wait(_PAUSE_S)
         alone = {place: _committed(consumer, [place]) for place in places}
     except KafkaException as error:
         raise unavailable(url, what, error) from error
