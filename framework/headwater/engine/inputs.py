@@ -174,16 +174,6 @@ class Input:
         elif was_full and took_s < FETCH_FAST_S:
             self._fetch_next = min(4 * self._fetch_next, max(bytes_max, FETCH_BYTES_FIRST))
 
-    def decode_ahead(self) -> None:
-        """Decode what waits first in each channel. What can't be decoded is left to the hand-out, which says why."""
-        for channel in self.channels:
-            piece = channel.pieces[0] if channel.pieces else None
-            if piece is not None and piece.decoded is None:
-                try:
-                    piece.decoded = self.codec.decode_all(piece.values)
-                except ValueRefusedError:
-                    return
-
     def read_position(self) -> int:
         """Return the offset from which this input must be read again for all that still waits in its channels."""
         firsts = [o for channel in self.channels if (o := channel.first_offset()) is not None]

@@ -56,6 +56,9 @@ HANG_S = 5.0
 """How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
 
 
+LOOK_AGAIN_S = 0.05
+"""When a task that holds records back, and is at work, is looked at again."""
+
 BACK_OFF_MIN_S = 0.25
 BACK_OFF_MAX_S = 5.0
 
@@ -107,7 +110,8 @@ class Session:
         self.switch = False
         self._member: Membership | None = None
         self._pumps: dict[int, asyncio.Task[None]] = {}
-        self._busy: set[int] = set()
+        # By task how many are at work in it: its pump, and whoever has it hand out what it holds back.
+        self._busy: dict[int, int] = {}
         self._closing = False
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -166,6 +170,9 @@ class Session:
     def stop(self) -> None:
         """Finish the open epoch, leave the group, and end `run`."""
         self._stopping = True
+        # Nothing more is taken, also where an epoch is just being committed.
+        self._closing = True
+        self._resume.clear()
         self._stopped.set()
         self._due.set()
         self._rested.set()
@@ -227,12 +234,17 @@ class Session:
                 return
             if self._is_due(now_s):
                 await self._close_epoch(None)
+                if self._stopping or self._failure is not None:
+                    continue
+            for task in self.tasks.values():
+                task.flush_stores()
             if self.pace is not None:
                 await self._look_at_others(self.pace, now_s)
-            if not self._is_at_work():
+            ending = self.until_idle or self.plan.bounded
+            if not (ending and self._is_at_work()):
                 await self._flush_idle()
-                if not self._has_progress() and await self._all_done() and not self._is_at_work():
-                    return
+            if not self._is_at_work() and await self._all_done() and not self._is_at_work():
+                return
             await self._sleep(next_beat_s)
 
     async def _sleep(self, next_beat_s: float) -> None:
@@ -357,9 +369,17 @@ class Session:
         if task is not None:
             for runner in task.runners:
                 await runner.stop()
-        self._busy.discard(number)
+        self._busy.pop(number, None)
 
     # Records
+
+    def _begin_work(self, number: int) -> None:
+        self._busy[number] = self._busy.get(number, 0) + 1
+
+    def _end_work(self, number: int) -> None:
+        left = self._busy.pop(number, 0) - 1
+        if left > 0:
+            self._busy[number] = left
 
     async def _pump(self, task: Task) -> None:
         try:
@@ -389,7 +409,7 @@ class Session:
                         self._due.set()
                     await self._wait_for(news, task)
                     continue
-                self._busy.add(task.number)
+                self._begin_work(task.number)
                 if self._opened_s is None:
                     self._open_epoch()
                 point("session.dispatch")
@@ -398,7 +418,7 @@ class Session:
                 self.records += len(group)
                 if self.at_least_once:
                     await self._send_now(task)
-                self._busy.discard(task.number)
+                self._end_work(task.number)
                 if self._closing:
                     self._rested.set()
                 elif task.changes() >= CHANGES_MAX or task.staged_bytes() >= STAGED_BYTES_MAX:
@@ -414,13 +434,13 @@ class Session:
 
     async def _flush(self, task: Task) -> None:
         """Have a task's agents hand out what they hold back, while its pump waits."""
-        async with task.lock:
-            self._busy.add(task.number)
-            try:
+        self._begin_work(task.number)
+        try:
+            async with task.lock:
                 flushed = await task.flush_idle()
-            finally:
-                self._busy.discard(task.number)
-                self._rested.set()
+        finally:
+            self._end_work(task.number)
+            self._rested.set()
         if flushed and self._opened_s is None:
             self._open_epoch()
 
@@ -472,26 +492,30 @@ class Session:
 
     async def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
-        waits = [
-            runner.feed.within_ms
+        waits = {
+            task.number: runner.feed.within_ms
             for task in self.tasks.values()
             for runner in task.runners
             if runner.feed.held and runner.feed.within_ms is not None
-        ]
+        }
         if not waits:
             self._flush_s = None
             return
         now_s = SYSTEM_CLOCK.monotonic_s()
         if self._flush_s is None:
-            self._flush_s = now_s + min(waits) / 1000
+            self._flush_s = now_s + min(waits.values()) / 1000
         ending = self.until_idle or self.plan.bounded
         if not ending and now_s < self._flush_s:
             return
         if self._cuts is not None or not self._ends.have_caught_up():
             return
         self._flush_s = None
-        for task in self.tasks.values():
-            await self._flush(task)
+        for number in waits:
+            if number in self._busy:
+                # To wait for its agents, however long they take, would be to leave the lease to itself.
+                self._flush_s = now_s + LOOK_AGAIN_S
+            elif number in self.tasks:
+                await self._flush(self.tasks[number])
 
     # Epochs
 
@@ -519,7 +543,7 @@ class Session:
             await self._rest(patience_s)
             if self._failure is not None:
                 raise self._failure
-            await self._commit(goes_on=patience_s is None and not self._stopping and not self.at_least_once)
+            await self._commit(goes_on=patience_s is None and not self._stopping)
         finally:
             if self._closing:
                 self._go_on()
@@ -598,26 +622,19 @@ class Session:
         def commit() -> Placed:
             for changelog in changelogs:
                 appends.extend(changelog())
-            if self.at_least_once:
-                # Outputs first: an epoch that stands says that they are there.
-                appends.extend(self.log.settle(self._divert))
             return self.log.commit(
                 Transaction(appends, places, member, [task.number for task in tasks], self._divert)
             )
 
+        if self.at_least_once:
+            # Outputs first: an epoch that stands says that they are there. Those of the next one are sent once these are settled.
+            appends += await asyncio.to_thread(self.log.settle, self._divert)
         # Not within `commit`: a stop sent from a thread lets that thread run on for a moment, into the log's transaction.
         point("epoch.before_log")
         committing = asyncio.ensure_future(asyncio.to_thread(commit))
-        try:
-            if goes_on:
-                self._go_on()
-            else:
-                # The log's time is used to read on. What is read waits in the channels: it belongs to no epoch yet.
-                await asyncio.sleep(0)
-                for task in tasks:
-                    task.prefetch()
-        finally:
-            placed = await committing
+        if goes_on:
+            self._go_on()
+        placed = await committing
         self.positions.committed(placed)
         point("epoch.between_log_and_store")
         for task in tasks:

@@ -190,13 +190,6 @@ class Task:
                 waits.append(begun)
         return waits
 
-    def prefetch(self) -> None:
-        """Read and decode ahead while the log commits: what waits in the channels belongs to no epoch yet."""
-        if not self.merge.waiting() and not self.cold():
-            self.fill()
-        for an_input in self.inputs:
-            an_input.decode_ahead()
-
     def finish_shadows(self) -> None:
         """End the inputs by which a replay reads its own records; at the end of time, where the topic itself has come to it."""
         ended = {
@@ -480,6 +473,11 @@ class Task:
             reached = placed.ends.get(TopicPartition(self.plan.changelog_topic(name), self.partition))
             if reached is not None:
                 part.store.commit(reached)
+
+    def flush_stores(self) -> None:
+        """Have the stores write what has waited for long."""
+        for part in self.parts.values():
+            part.store.flush_if_old()
 
     def _begin_epoch(self, state: TaskState) -> None:
         self.epoch = state.epoch

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log_ = logging.getLogger(__name__)
 
 DELAY_S = 1.0
-"""How old what waits may be when an epoch is added to it."""
+"""How old what waits may be when it is looked at: with each epoch, and by the session now and then."""
 
 CHANGES_MAX = 10_000
-BYTES_MAX = 4 << 20
+BYTES_MAX = 1 << 20
 """How much may wait: it is memory, and one write of it holds up the next epoch."""
 
 
@@ -79,21 +79,31 @@ class WriteBehind:
         return overlaid(self._changes, self._store.items())
 
     def stage(self, changes: Mapping[bytes, bytes | None]) -> None:
-        """Take the changes of the epoch that is committed next; there is one at a time."""
-        assert not self._staged
+        """Take the changes of the epoch that is committed next; there is one at a time. Raises HeadwaterError for a second."""
+        if self._staged:
+            raise HeadwaterError(
+                f"the store of table {self._store.name} is given an epoch's changes, but was not told that the log has the last "
+                "one's; start the worker again: it begins from what the log has"
+            )
         self._staged = changes
 
     def commit(self, changelog_offset: int) -> None:
         """Take what is staged for committed, and write all that waits once it is much or old."""
         refuse_backwards(self._store.name, self.changelog_offset, changelog_offset)
-        now_s = self._clock.monotonic_s()
         if self._reached is None:
-            self._since_s = now_s
+            self._since_s = self._clock.monotonic_s()
         self._changes.update(self._staged)
         self._reached = changelog_offset
-        self._nbytes += sum(map(len, filter(None, self._staged.values())))
+        self._nbytes += sum(map(len, self._staged)) + sum(map(len, filter(None, self._staged.values())))
         self._staged = {}
-        if now_s - self._since_s >= DELAY_S or len(self._changes) >= CHANGES_MAX or self._nbytes >= BYTES_MAX:
+        if len(self._changes) >= CHANGES_MAX or self._nbytes >= BYTES_MAX:
+            self.flush()
+        else:
+            self.flush_if_old()
+
+    def flush_if_old(self) -> None:
+        """Write what was committed, where it has waited for long."""
+        if self._reached is not None and self._clock.monotonic_s() - self._since_s >= DELAY_S:
             self.flush()
 
     def flush(self) -> None:
