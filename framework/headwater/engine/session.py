@@ -57,7 +57,7 @@ HANG_S = 5.0
 
 
 LOOK_AGAIN_S = 0.05
-"""When a task that holds records back, and is at work, is looked at again."""
+"""When a task that holds records back, and is at work or behind, is looked at again."""
 
 BACK_OFF_MIN_S = 0.25
 BACK_OFF_MAX_S = 5.0
@@ -508,6 +508,7 @@ class Session:
         if not ending and now_s < self._flush_s:
             return
         if self._cuts is not None or not self._ends.have_caught_up():
+            self._flush_s = now_s + LOOK_AGAIN_S
             return
         self._flush_s = None
         for number in waits:
