@@ -131,6 +131,11 @@ class Session:
         self._back_off_s = BACK_OFF_MIN_S
         self._epochs_seen = 0
 
+    @property
+    def _is_finite(self) -> bool:
+        """Whether the run ends by itself: somebody waits for that."""
+        return self.until_idle or self.plan.bounded
+
     # Life
 
     async def run(self) -> None:
@@ -227,6 +232,8 @@ class Session:
                 assignment = await asyncio.to_thread(member.heartbeat)
                 moving = await self._reassign(member, assignment)
                 next_beat_s = clock.monotonic_s() + (min(0.1, heartbeat_s) if moving else heartbeat_s)
+                for task in self.tasks.values():
+                    task.flush_stores()
                 if not self.ready.is_set() and (self.tasks or assignment.members > 0):
                     self.ready.set()
             if self._stopping:
@@ -236,12 +243,9 @@ class Session:
                 await self._close_epoch(None)
                 if self._stopping or self._failure is not None:
                     continue
-            for task in self.tasks.values():
-                task.flush_stores()
             if self.pace is not None:
                 await self._look_at_others(self.pace, now_s)
-            ending = self.until_idle or self.plan.bounded
-            if not (ending and self._is_at_work()):
+            if not (self._is_finite and self._is_at_work()):
                 await self._flush_idle()
             if not self._is_at_work() and await self._all_done() and not self._is_at_work():
                 return
@@ -255,7 +259,7 @@ class Session:
             until_s = min(until_s, self._due_s(self._opened_s))
         if self._flush_s is not None:
             until_s = min(until_s, self._flush_s)
-        if self.until_idle or self.plan.bounded:
+        if self._is_finite:
             until_s = min(until_s, now_s + 0.05)
         try:
             await asyncio.wait_for(self._due.wait(), max(0.001, until_s - now_s))
@@ -405,7 +409,7 @@ class Session:
                 if group is None:
                     if task.has_progress() and self._opened_s is None:
                         self._open_epoch()
-                    if self.until_idle or self.plan.bounded:
+                    if self._is_finite:
                         self._due.set()
                     await self._wait_for(news, task)
                     continue
@@ -492,31 +496,30 @@ class Session:
 
     async def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
-        waits = {
-            task.number: runner.feed.within_ms
+        waits = [
+            (runner.feed.within_ms, task)
             for task in self.tasks.values()
             for runner in task.runners
             if runner.feed.held and runner.feed.within_ms is not None
-        }
+        ]
         if not waits:
             self._flush_s = None
             return
         now_s = SYSTEM_CLOCK.monotonic_s()
         if self._flush_s is None:
-            self._flush_s = now_s + min(waits.values()) / 1000
-        ending = self.until_idle or self.plan.bounded
-        if not ending and now_s < self._flush_s:
+            self._flush_s = now_s + min(within_ms for within_ms, _ in waits) / 1000
+        if not self._is_finite and now_s < self._flush_s:
             return
         if self._cuts is not None or not self._ends.have_caught_up():
             self._flush_s = now_s + LOOK_AGAIN_S
             return
         self._flush_s = None
-        for number in waits:
-            if number in self._busy:
+        for task in dict.fromkeys(task for _, task in waits):
+            if task.number in self._busy:
                 # To wait for its agents, however long they take, would be to leave the lease to itself.
                 self._flush_s = now_s + LOOK_AGAIN_S
-            elif number in self.tasks:
-                await self._flush(self.tasks[number])
+            else:
+                await self._flush(task)
 
     # Epochs
 
@@ -526,7 +529,7 @@ class Session:
         if now_s >= self._due_s(self._opened_s):
             return True
         # With nothing left to read there is nothing to gain by waiting where somebody waits for the end.
-        return (self.until_idle or self.plan.bounded) and not self._busy and self._ends.are_quiet()
+        return self._is_finite and not self._busy and self._ends.are_quiet()
 
     def _is_at_work(self) -> bool:
         """Tell whether a group is in hand, or an epoch open."""
@@ -632,10 +635,9 @@ class Session:
             appends += await asyncio.to_thread(self.log.settle, self._divert)
         # Not within `commit`: a stop sent from a thread lets that thread run on for a moment, into the log's transaction.
         point("epoch.before_log")
-        committing = asyncio.ensure_future(asyncio.to_thread(commit))
         if goes_on:
             self._go_on()
-        placed = await committing
+        placed = await asyncio.to_thread(commit)
         self.positions.committed(placed)
         point("epoch.between_log_and_store")
         for task in tasks:

@@ -216,6 +216,25 @@ async def test_what_take_holds_back_is_handed_out_in_time_though_another_task_is
     assert len(seen) < 1_000
 
 
+async def test_the_shortest_wait_of_a_task_counts_whichever_agent_has_it(place: Place) -> None:
+    lists: list[list[int]] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def soon(stream: hw.Stream) -> None:
+            async for numbers in stream.take(100, within=0.1):
+                lists.append(list(numbers))
+
+        @app.agent(app.topic("orders", value_type=int))
+        async def late(stream: hw.Stream) -> None:
+            async for _ in stream.take(100, within=3_600):
+                pass
+
+    async with at_work(place, place.app(declare, epoch_s=0.01)):
+        place.append("orders", [1, 2, 3])
+        await until(lambda: lists == [[1, 2, 3]])
+
+
 async def test_an_epoch_waits_for_a_group_that_came_while_agents_were_handed_what_they_held_back(
     place: Place,
 ) -> None:
