@@ -1,4 +1,5 @@
-"""End-to-end latency over a real Kafka at 1,000 records a second: Headwater beside Kafka Streams, Quix and Kafka alone.
+"""End-to-end latency over a real Kafka at 1,000 records a second: Headwater beside a bare loop, Kafka Streams, Quix and Kafka
+alone.
 
 A click is sent with the sender's clock in it; a table adds up its user's amounts; each click gives one output with the
 total and that clock. Measured is from just before the click is produced to when a consumer has its output: committed
@@ -57,7 +58,14 @@ def main() -> int:
         )
 
     once, least = "exactly_once", "at_least_once"
+
+    def bare(note: str, epoch_s: float) -> Beside:
+        return Beside.module(
+            "bare-loop", "benchmarks.reference.kafka_latency", note, guarantee=once, commit_s=epoch_s
+        )
+
     cases = [
+        Case(bare("exactly once, transactions of 10 ms", 0.01)),
         Case(headwater("exactly once, epochs of 10 ms", once, 0.01), 15.0, 30.0),
         Case(headwater("at least once, epochs of 5 s", least, 5.0), 4.0, 9.0),
         Case(headwater("defaults: exactly once, epochs of 100 ms", once, 0.1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headwater.core.errors import NameRefusedError
 
@@ -58,6 +59,11 @@ def control_topic(app: str) -> str:
 
 def internal_topic(app: str, generation: str, kind: str, name: str = "") -> str:
     """Return an internal topic's name; `name` is needed for the kinds that have one."""
+    return _internal_topic(app, generation, kind, name)
+
+
+@lru_cache(maxsize=1024)  # each epoch names them all
+def _internal_topic(app: str, generation: str, kind: str, name: str) -> str:
     if kind not in (*NAMED_KINDS, *PLAIN_KINDS) or (kind in NAMED_KINDS) != bool(name):
         raise ValueError(f"no internal topic kind {kind!r} with name {name!r}")
     check_part(app, "an app")

@@ -132,7 +132,9 @@ class _Laid:
         return found
 
     def appends(self) -> list[Append]:
-        """Return what was laid out, and move the emit sequences on."""
+        """Return what was laid out, and move the emit sequences on. Nothing more is taken."""
+        # A lane knows how to make columns by this object: the circle would keep the whole epoch until garbage is collected.
+        self._lanes.clear()
         for tp in self._internal:
             self._emitted[str(tp)] = self._columns[tp].sequence[0]
         return [

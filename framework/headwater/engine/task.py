@@ -65,6 +65,9 @@ GROUP_CHANGES_MAX = 25_000
 WEIGHED_MAX = 256
 """How many values are looked at to tell how much a group has staged."""
 
+CHANGES_HERE_MAX = 1000
+"""Up to how many changes the loop itself makes a changelog of: it takes about a millisecond."""
+
 
 class Task:
     """One task of this worker."""
@@ -417,7 +420,8 @@ class Task:
     def collect(self) -> tuple[list[Append], Callable[[], list[Append]], TaskState]:
         """Return what the open epoch appends, what makes its changelog's appends, and the state it reaches. Begin the next.
 
-        The changelog is the dearest part; the thread that commits makes it.
+        The changelog is the dearest part; the thread that commits makes it. One of few changes is made here: beside a loop
+        that is at work a thread waits for the interpreter each time that Arrow has let go of it, a dozen times a changelog.
         """
         appends: list[Append] = []
         emitted = dict(self.emitted)
@@ -441,7 +445,10 @@ class Task:
             {t.timer.name: t.last for t in self.dispatch.timers if t.last is not None},
         )  # fmt: skip
         changed = {name: part.cut() for name, part in self.parts.items()}
-        changelogs = partial(self._changelogs, changed, self.rows)
+        changelogs: Callable[[], list[Append]] = partial(self._changelogs, changed, self.rows)
+        if sum(len(changes[0]) for changes in changed.values()) <= CHANGES_HERE_MAX:
+            appends += changelogs()
+            changelogs = list
         self._begin_epoch(state)
         return appends, changelogs, state
 

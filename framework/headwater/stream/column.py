@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+CHUNK_ROWS_MIN = 16
+"""Of fewer rows a chunk, an array each costs more than a list of all: records that come one by one are chunks of one."""
+
+
 class Column:
     """Values by row. A table agent's commit needs them as Arrow arrays, and then no Python value is ever made."""
 
@@ -45,6 +49,8 @@ class Column:
 
     def arrow(self, kind: pa.DataType) -> pa.Array:
         """Return the whole column as one Arrow array."""
+        if self._count < CHUNK_ROWS_MIN * len(self._chunks):
+            return pa.array(self.flat(), kind)
         arrays = [array for chunk in self._chunks for array in _arrows(chunk, kind)]
         if len(arrays) == 1:
             return arrays[0]
