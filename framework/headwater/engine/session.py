@@ -110,6 +110,7 @@ class Session:
         self.switch = False
         self._member: Membership | None = None
         self._pumps: dict[int, asyncio.Task[None]] = {}
+        self._flushes: dict[int, asyncio.Task[None]] = {}
         # By task how many are at work in it: its pump, and whoever has it hand out what it holds back.
         self._busy: dict[int, int] = {}
         self._closing = False
@@ -366,9 +367,10 @@ class Session:
 
     async def _stop_pump(self, number: int) -> None:
         pump = self._pumps.pop(number, None)
-        if pump is not None:
-            pump.cancel()
-            await asyncio.wait([pump])
+        for running in (pump, self._flushes.pop(number, None)):
+            if running is not None:
+                running.cancel()
+                await asyncio.wait([running])
         task = self.tasks.get(number)
         if task is not None:
             for runner in task.runners:
@@ -404,6 +406,7 @@ class Session:
                 news = self._news
                 group = task.next_group()
                 if group is None and task.flush_due:
+                    self._begin_work(task.number)
                     await self._flush(task)
                     continue
                 if group is None:
@@ -437,8 +440,7 @@ class Session:
             self._fail(error)
 
     async def _flush(self, task: Task) -> None:
-        """Have a task's agents hand out what they hold back, while its pump waits."""
-        self._begin_work(task.number)
+        """Have a task's agents hand out what they hold back, while its pump waits. The work was begun, and ends here."""
         try:
             async with task.lock:
                 flushed = await task.flush_idle()
@@ -447,6 +449,14 @@ class Session:
             self._rested.set()
         if flushed and self._opened_s is None:
             self._open_epoch()
+
+    async def _flush_beside(self, task: Task) -> None:
+        try:
+            await self._flush(task)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
 
     async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
         """Wait for new records, and no longer than a task waits for inputs that lag, or lets a silent one hold its watermark."""
@@ -516,10 +526,11 @@ class Session:
         self._flush_s = None
         for task in dict.fromkeys(task for _, task in waits):
             if task.number in self._busy:
-                # To wait for its agents, however long they take, would be to leave the lease to itself.
                 self._flush_s = now_s + LOOK_AGAIN_S
-            else:
-                await self._flush(task)
+                continue
+            # Beside the coordinator: to wait for agents, however long they take, would be to leave the lease to itself.
+            self._begin_work(task.number)
+            self._flushes[task.number] = asyncio.create_task(self._flush_beside(task))
 
     # Epochs
 
