@@ -33,7 +33,7 @@ PROGRAM = Path(__file__).parent / "stock_count.py"
 def test_300_000_records_with_10_kills_do_not_count_to_300_000_in_stock_faust(
     new_cluster: Callable[..., Cluster], tmp_path: Path, guarantee: str
 ) -> None:
-    """In 2019 it came to 299,356."""
+    """In 2019 it came to 299,356. Exactly once, its workers may all refuse to go on after some kills: then the count stays short."""
     cluster = new_cluster()
     name = f"stock{secrets.token_hex(3)}"
     log = KafkaLog(cluster.url, {"compression.type": "none"})  # its client has no lz4 here
@@ -44,13 +44,14 @@ def test_300_000_records_with_10_kills_do_not_count_to_300_000_in_stock_faust(
             keys, values = [b"k%d" % (n % KEYS) for n in mine], [b"%d" % n for n in mine]
             log.append([Append(f"{name}-in", partition, [1_000_000 + n for n in mine], keys, values)])
     workers = [_start(cluster, name, tmp_path, guarantee, number) for number in range(2)]
+    kills = 0
     try:
-        for number in range(KILLS):
-            _wait_for(log, name, (number + 1) * RECORDS // (KILLS + 2), workers)
+        while kills < KILLS and _are_done(log, name, (kills + 1) * RECORDS // (KILLS + 2), workers):
             workers[0].kill()
             workers.pop(0).wait()
-            workers.append(_start(cluster, name, tmp_path, guarantee, 2 + number))
-        _wait_for(log, name, RECORDS, workers)
+            workers.append(_start(cluster, name, tmp_path, guarantee, 2 + kills))
+            kills += 1
+        ended = not _are_done(log, name, RECORDS, workers)
         time.sleep(10)  # its changelog is sent behind the positions
     finally:
         for worker in workers:
@@ -61,7 +62,8 @@ def test_300_000_records_with_10_kills_do_not_count_to_300_000_in_stock_faust(
     for _, key, value in read_all(cluster.bootstrap, f"{name}-counts-changelog"):
         last[key or b""] = json.loads(value or b"0")
     counted = sum(last.values())
-    print(f"stock faust, {guarantee}: {RECORDS:,} records with {KILLS} kills count to {counted:,}")
+    how = ", and then its workers ended by themselves" if ended else ""
+    print(f"stock faust, {guarantee}: {RECORDS:,} records with {kills} kills{how} count to {counted:,}")
     assert counted != RECORDS
 
 
@@ -81,13 +83,15 @@ def _start(cluster: Cluster, name: str, folder: Path, guarantee: str, number: in
         )  # fmt: skip
 
 
-def _wait_for(
+def _are_done(
     log: KafkaLog, name: str, records: int, workers: list[subprocess.Popen[bytes]], within_s: float = 400.0
-) -> None:
-    """Wait until the group's positions say that so many records are done."""
+) -> bool:
+    """Wait until the group's positions say that so many records are done; tell whether they do, or all workers have ended."""
     end_s = time.monotonic() + within_s
     places = [TopicPartition(f"{name}-in", partition) for partition in range(4)]
     while sum(log.positions(name, places).values()) < records:
-        assert any(worker.poll() is None for worker in workers), "all workers ended; see stock*.err"
+        if all(worker.poll() is not None for worker in workers):
+            return False
         assert time.monotonic() < end_s, f"only {log.positions(name, places)} after {within_s} s"
         time.sleep(0.2)
+    return True

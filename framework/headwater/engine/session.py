@@ -246,8 +246,10 @@ class Session:
                     continue
             if self.pace is not None:
                 await self._look_at_others(self.pace, now_s)
-            if not (self._is_finite and self._is_at_work()):
-                await self._flush_idle()
+            if self._is_finite and self._is_at_work():
+                self._flush_s = None
+            else:
+                self._flush_idle()
             if not self._is_at_work() and await self._all_done() and not self._is_at_work():
                 return
             await self._sleep(next_beat_s)
@@ -317,7 +319,7 @@ class Session:
                 if self._cuts is not None:
                     archive, parent = self._cuts
                     plan = self.plan
-                    task.cuts = recorded_cuts(self.log, archive, plan.app, parent, plan.generation, number)
+                    task.repeat(recorded_cuts(self.log, archive, plan.app, parent, plan.generation, number))
                 task.pace = self.pace
                 self.tasks[number] = task
                 self._pumps[number] = asyncio.create_task(self._pump(task))
@@ -360,17 +362,23 @@ class Session:
     async def _stop_pumps(self, numbers: Collection[int]) -> None:
         # All are told before one is waited for: another would take a group meanwhile, only for it to be dropped (I26).
         for number in numbers:
-            if number in self._pumps:
-                self._pumps[number].cancel()
+            self._cancel(number)
         for number in list(numbers):
             await self._stop_pump(number)
 
+    def _cancel(self, number: int) -> list[asyncio.Task[None]]:
+        """Tell what is at work in a task to end: its pump, and what hands out what its agents hold back."""
+        running = [by[number] for by in (self._pumps, self._flushes) if number in by]
+        for each in running:
+            each.cancel()
+        return running
+
     async def _stop_pump(self, number: int) -> None:
-        pump = self._pumps.pop(number, None)
-        for running in (pump, self._flushes.pop(number, None)):
-            if running is not None:
-                running.cancel()
-                await asyncio.wait([running])
+        running = self._cancel(number)
+        if running:
+            await asyncio.wait(running)
+        self._pumps.pop(number, None)
+        self._flushes.pop(number, None)
         task = self.tasks.get(number)
         if task is not None:
             for runner in task.runners:
@@ -408,6 +416,8 @@ class Session:
                 if group is None and task.flush_due:
                     self._begin_work(task.number)
                     await self._flush(task)
+                    if self._failure is not None:
+                        return
                     continue
                 if group is None:
                     if task.has_progress() and self._opened_s is None:
@@ -444,19 +454,18 @@ class Session:
         try:
             async with task.lock:
                 flushed = await task.flush_idle()
-        finally:
-            self._end_work(task.number)
-            self._rested.set()
-        if flushed and self._opened_s is None:
-            self._open_epoch()
-
-    async def _flush_beside(self, task: Task) -> None:
-        try:
-            await self._flush(task)
+            if self.at_least_once:
+                await self._send_now(task)
+            if flushed and self._opened_s is None:
+                self._open_epoch()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            # Before the work ends: who finds nobody at work any more must find why.
             self._fail(error)
+        finally:
+            self._end_work(task.number)
+            self._rested.set()
 
     async def _wait_for(self, news: asyncio.Event, task: Task) -> None:
         """Wait for new records, and no longer than a task waits for inputs that lag, or lets a silent one hold its watermark."""
@@ -504,7 +513,7 @@ class Session:
         elif appends:
             self.log.send(appends)
 
-    async def _flush_idle(self) -> None:
+    def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
         waits = [
             (runner.feed.within_ms, task)
@@ -530,7 +539,7 @@ class Session:
                 continue
             # Beside the coordinator: to wait for agents, however long they take, would be to leave the lease to itself.
             self._begin_work(task.number)
-            self._flushes[task.number] = asyncio.create_task(self._flush_beside(task))
+            self._flushes[task.number] = asyncio.create_task(self._flush(task))
 
     # Epochs
 
@@ -543,8 +552,8 @@ class Session:
         return self._is_finite and not self._busy and self._ends.are_quiet()
 
     def _is_at_work(self) -> bool:
-        """Tell whether a group is in hand, or an epoch open."""
-        return bool(self._busy) or self._has_progress()
+        """Tell whether a group is in hand, an epoch open, or a failure still to be raised."""
+        return bool(self._busy) or self._failure is not None or self._has_progress()
 
     def _has_progress(self) -> bool:
         return any(task.has_progress() for task in self.tasks.values())

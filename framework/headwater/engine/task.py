@@ -66,7 +66,8 @@ WEIGHED_MAX = 256
 """How many values are looked at to tell how much a group has staged."""
 
 CHANGES_HERE_MAX = 1000
-"""Up to how many changes the loop itself makes a changelog of: it takes about a millisecond."""
+BYTES_HERE_MAX = 256 << 10
+"""Up to how many changes and staged bytes the loop itself makes a changelog: it takes about a millisecond."""
 
 
 class Task:
@@ -99,6 +100,7 @@ class Task:
         self.dead: list[tuple[DeadLetter, dict[str, Any]]] = []
         self.emitted: dict[str, int] = {}
         self.cuts: Iterator[dict[str, int]] | None = None
+        self._repeats = False
         self._next_cut: dict[str, int] | None = None
         self.end_recorded = False
         self.ends_sent: frozenset[str] = frozenset()
@@ -150,6 +152,10 @@ class Task:
     def watermark(self) -> int:
         """The task's watermark, ms, after all rows so far; NEVER where nothing asks for it."""
         return self.time.watermark
+
+    def repeat(self, cuts: Iterator[dict[str, int]]) -> None:
+        """Take the very groups of these cuts, and hand out what is held back where they say so, and never else."""
+        self.cuts, self._repeats = cuts, True
 
     @property
     def rows(self) -> Rows:
@@ -213,13 +219,12 @@ class Task:
         while True:
             came = self.fill()
             group = self._cut()
-            if group is not None:
-                return group
-            if not came and self.merge.waiting():
+            if group is None and not self.flush_due and not came and self.merge.waiting():
                 # All channels have records, but none that may go before the others': what follows them must be seen.
                 came = self.fill(further=True)
                 group = self._cut()
-            if group is not None:
+            # What is held back is handed out before anything else is taken, as it was when the cuts were written.
+            if group is not None or self.flush_due:
                 return group
             if not came:
                 return self._marks_only()
@@ -398,6 +403,15 @@ class Task:
             bool(self.inputs)
             and all(i.ended for i in self.inputs)
             and not self.time.has_news(sends=bool(self.sub.sends))
+            # Other workers take the end for the end of all.
+            and (self._repeats or not self._holds_back())
+        )
+
+    def _holds_back(self) -> bool:
+        """Tell whether agents are still to be handed what `take` holds back until its `within` is over."""
+        return any(
+            isinstance(runner, Runner) and runner.feed.held and runner.feed.within_ms is not None
+            for runner in self.runners
         )
 
     def _ending(self) -> frozenset[str]:
@@ -446,7 +460,8 @@ class Task:
         )  # fmt: skip
         changed = {name: part.cut() for name, part in self.parts.items()}
         changelogs: Callable[[], list[Append]] = partial(self._changelogs, changed, self.rows)
-        if sum(len(changes[0]) for changes in changed.values()) <= CHANGES_HERE_MAX:
+        count = sum(len(changes[0]) for changes in changed.values())
+        if count <= CHANGES_HERE_MAX and self._staged_bytes <= BYTES_HERE_MAX:
             appends += changelogs()
             changelogs = list
         self._begin_epoch(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -50,7 +51,7 @@ class Column:
     def arrow(self, kind: pa.DataType) -> pa.Array:
         """Return the whole column as one Arrow array."""
         if self._count < CHUNK_ROWS_MIN * len(self._chunks):
-            return pa.array(self.flat(), kind)
+            return pa.array(list(chain.from_iterable(self._chunks)), kind)
         arrays = [array for chunk in self._chunks for array in _arrows(chunk, kind)]
         if len(arrays) == 1:
             return arrays[0]

@@ -1,4 +1,4 @@
-"""I26: an epoch that is committed leaves nothing behind that only the garbage collector would find."""
+"""I25: an epoch that is committed leaves nothing behind that only the garbage collector would find."""
 
 from __future__ import annotations
 

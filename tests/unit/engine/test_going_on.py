@@ -13,7 +13,6 @@ import pytest
 
 import headwater as hw
 from headwater.core.errors import FencedError, LogInterruptedError
-from headwater.engine import session as session_module
 from headwater.table import part as part_module
 from tests.unit.engine.runs import Place, at_work, until
 
@@ -262,63 +261,3 @@ async def test_an_epoch_waits_for_a_group_that_came_while_agents_were_handed_wha
         place.append("orders", [1] * 10, keys=b"k")
         await until(lambda: place.table("sums") == {b"k": 11})
     assert read_meanwhile == [1] or read_meanwhile == [0]
-
-
-async def test_the_lease_is_kept_while_agents_work_at_what_they_are_handed_out(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """I7: however long they take; else the other worker would begin it anew, and lose its lease in turn."""
-    lists: list[list[int]] = []
-
-    def declare(app: hw.App) -> None:
-        sums = app.Table("sums", default=int)
-
-        @app.agent(app.topic("orders", key_type=str, value_type=int))
-        async def hold(stream: hw.Stream) -> None:
-            async for numbers in stream.take(10, within=0.05):
-                lists.append(list(numbers))
-                await asyncio.sleep(1.5)
-                sums["k"] += sum(numbers)
-
-    async with (
-        at_work(place, place.app(declare, epoch_s=0.01, lease_s=0.5)),
-        at_work(place, place.app(declare, epoch_s=0.01, lease_s=0.5)),
-    ):
-        place.append("orders", [1, 2], keys=b"k")
-        await until(lambda: place.table("sums") == {b"k": 3})
-    assert lists == [[1, 2]]
-    assert "fenced" not in caplog.text
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["cancelled", "failing"])
-async def test_a_worker_ends_while_agents_are_handed_what_they_held_back(
-    place: Place, fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I1: what they were at is done anew by the next worker."""
-    monkeypatch.setattr(session_module, "HANG_S", 0.3)
-    began = asyncio.Event()
-    first = True
-
-    def declare(app: hw.App) -> None:
-        sums = app.Table("sums", default=int)
-
-        @app.agent(app.topic("orders", key_type=str, value_type=int))
-        async def hold(stream: hw.Stream) -> None:
-            async for numbers in stream.take(10, within=0.05):
-                began.set()
-                if first and fails:
-                    raise OSError("the disk is gone")
-                if first:
-                    await asyncio.sleep(60)
-                sums["k"] += sum(numbers)
-
-    async with at_work(place, place.app(declare, epoch_s=0.01, dead_letters=False)) as engine:
-        place.append("orders", [1, 2], keys=b"k")
-        await asyncio.wait_for(began.wait(), 10)
-        if fails:
-            await asyncio.wait_for(engine.finished.wait(), 10)
-            assert "the disk is gone" in str(engine.error)
-    assert place.table("sums") == {}
-    first = False
-    async with at_work(place, place.app(declare, epoch_s=0.01)):
-        await until(lambda: place.table("sums") == {b"k": 3})
