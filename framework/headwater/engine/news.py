@@ -16,7 +16,7 @@ POLL_S = 0.01
 WATCHED_POLL_S = 0.5
 """How often to look beside a watch: a committer may be killed after its commit and before it tells."""
 
-LOOK_GAP_S = 0.002
+LOOK_GAP_S = 0.0005
 """The least time from look to look, so that a busy log doesn't take the worker's time."""
 
 
