@@ -38,12 +38,12 @@ async def test_the_lease_is_kept_while_agents_work_at_what_they_are_handed_out(
         async def hold(stream: hw.Stream) -> None:
             async for numbers in stream.take(10, within=0.05):
                 lists.append(list(numbers))
-                await asyncio.sleep(1.5)
+                await asyncio.sleep(4)
                 sums["k"] += sum(numbers)
 
     async with (
-        at_work(place, place.app(declare, epoch_s=0.01, lease_s=0.5)),
-        at_work(place, place.app(declare, epoch_s=0.01, lease_s=0.5)),
+        at_work(place, place.app(declare, epoch_s=0.01, lease_s=1.5)),
+        at_work(place, place.app(declare, epoch_s=0.01, lease_s=1.5)),
     ):
         place.append("orders", [1, 2], keys=b"k")
         await until(lambda: place.table("sums") == {b"k": 3})
