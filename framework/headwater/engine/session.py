@@ -55,7 +55,6 @@ OVERDUE_S = 1.0
 HANG_S = 5.0
 """How long a closing epoch waits for agents at a stop or a revocation, then it is aborted."""
 
-
 LOOK_AGAIN_S = 0.05
 """When a task that holds records back, and is at work or behind, is looked at again."""
 
@@ -515,25 +514,22 @@ class Session:
 
     def _flush_idle(self) -> None:
         """When nothing has come for a while, have agents hand out what `take(within=…)` holds back."""
-        waits = [
-            (runner.feed.within_ms, task)
-            for task in self.tasks.values()
-            for runner in task.runners
-            if runner.feed.held and runner.feed.within_ms is not None
-        ]
+        waits = {
+            task: wait_ms for task in self.tasks.values() if (wait_ms := task.holds_for_ms()) is not None
+        }
         if not waits:
             self._flush_s = None
             return
         now_s = SYSTEM_CLOCK.monotonic_s()
         if self._flush_s is None:
-            self._flush_s = now_s + min(within_ms for within_ms, _ in waits) / 1000
+            self._flush_s = now_s + min(waits.values()) / 1000
         if not self._is_finite and now_s < self._flush_s:
             return
         if self._cuts is not None or not self._ends.have_caught_up():
             self._flush_s = now_s + LOOK_AGAIN_S
             return
         self._flush_s = None
-        for task in dict.fromkeys(task for _, task in waits):
+        for task in waits:
             if task.number in self._busy:
                 self._flush_s = now_s + LOOK_AGAIN_S
                 continue

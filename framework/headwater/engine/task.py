@@ -351,11 +351,10 @@ class Task:
         Live, the wall clock decides when; the moment is written among the cuts, and so is the same in live order.
         """
         flushed, self.flush_due = False, False
-        for runner in self.runners:
-            if isinstance(runner, Runner) and runner.feed.held and runner.feed.within_ms is not None:
-                await runner.run(None)
-                self.flushed.append(runner.agent.name)
-                flushed = True
+        for runner, _ in self._holding():
+            await runner.run(None)
+            self.flushed.append(runner.agent.name)
+            flushed = True
         if flushed:
             self.groups.append({IDLE + name: 1 for name in self.flushed})
         return flushed
@@ -404,15 +403,22 @@ class Task:
             and all(i.ended for i in self.inputs)
             and not self.time.has_news(sends=bool(self.sub.sends))
             # Other workers take the end for the end of all.
-            and (self._repeats or not self._holds_back())
+            and (self._repeats or not self._holding())
         )
 
-    def _holds_back(self) -> bool:
-        """Tell whether agents are still to be handed what `take` holds back until its `within` is over."""
-        return any(
-            isinstance(runner, Runner) and runner.feed.held and runner.feed.within_ms is not None
+    def _holding(self) -> list[tuple[Runner, int]]:
+        """Return the agents that are still to be handed what `take` holds back, and each one's `within` in ms."""
+        return [
+            (runner, within_ms)
             for runner in self.runners
-        )
+            if isinstance(runner, Runner)
+            and runner.feed.held
+            and (within_ms := runner.feed.within_ms) is not None
+        ]
+
+    def holds_for_ms(self) -> int | None:
+        """Return the shortest `within` of what `take` holds back, ms; None where nothing is held back for a while."""
+        return min((within_ms for _, within_ms in self._holding()), default=None)
 
     def _ending(self) -> frozenset[str]:
         """Return the internal topics that nothing more goes to: all that they hang on has come to its end."""
