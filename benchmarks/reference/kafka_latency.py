@@ -13,11 +13,11 @@ from time import perf_counter
 from types import FrameType
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 
 from benchmarks import kafka_topics
 from benchmarks.peers.job import Job
-from benchmarks.reference.kafka_settings import PARTITIONS, READER
+from benchmarks.reference.kafka_settings import clients
 
 POLL_S = 0.002
 
@@ -41,19 +41,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     changelog = f"{job.output}-changelog"
     kafka_topics.create(job.bootstrap, changelog)
-    consumer = Consumer({**READER, "bootstrap.servers": job.bootstrap, "group.id": job.output})
-    consumer.assign([TopicPartition(job.topic, partition, 0) for partition in range(PARTITIONS)])
-    group = consumer.consumer_group_metadata()
-    producer = Producer(
-        {
-            "bootstrap.servers": job.bootstrap,
-            "transactional.id": job.output,
-            # At the default of 100 ms a transaction that comes upon the last one's markers waits as long.
-            "retry.backoff.ms": 4,
-            "log_level": 0,
-        }
-    )
-    producer.init_transactions(30)
+    # At the default of 100 ms a transaction that comes upon the last one's markers waits as long.
+    consumer, group, producer = clients(job, retry_backoff_ms=4)
     encode, decoder = msgspec.json.Encoder().encode, msgspec.json.Decoder(Click)
     table: dict[str, float] = {}
     results: list[tuple[int, bytes, bytes, bytes]] = []

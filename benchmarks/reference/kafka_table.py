@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 
 from benchmarks.peers.job import Counter, Job
-from benchmarks.reference.kafka_settings import PARTITIONS, READER
+from benchmarks.reference.kafka_settings import PARTITIONS, clients
 from benchmarks.reference.sqlite_table import Click, changelog
 
 BLOB_ROWS = 16_384
@@ -80,13 +80,7 @@ def main() -> None:
     job = Job.read()
     changes = Changes(every=job.history == "exact")
     counter = Counter(job)
-    consumer = Consumer({**READER, "bootstrap.servers": job.bootstrap, "group.id": job.output})
-    consumer.assign([TopicPartition(job.topic, partition, 0) for partition in range(PARTITIONS)])
-    group = consumer.consumer_group_metadata()
-    producer = Producer(
-        {"bootstrap.servers": job.bootstrap, "transactional.id": job.output, "linger.ms": 0, "log_level": 0}
-    )
-    producer.init_transactions(30)
+    consumer, group, producer = clients(job, linger_ms=0)
     positions: dict[int, int] = {}
     pa.array([b"warm"], pa.binary())
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from time import perf_counter
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 
 from benchmarks.peers.job import Counter, Job
-from benchmarks.reference.kafka_settings import PARTITIONS, READER
+from benchmarks.reference.kafka_settings import PARTITIONS, clients
 from benchmarks.reference.sqlite_table import Click
 
 MINUTE_MS = 60_000
@@ -24,20 +24,9 @@ def main() -> None:
     """Read the topic once; the checker reads the windows from the output."""
     job = Job.read()
     counter = Counter(job)
-    consumer = Consumer({**READER, "bootstrap.servers": job.bootstrap, "group.id": job.output})
-    consumer.assign([TopicPartition(job.topic, partition, 0) for partition in range(PARTITIONS)])
-    group = consumer.consumer_group_metadata()
-    producer = Producer(
-        {
-            "bootstrap.servers": job.bootstrap,
-            "transactional.id": job.output,
-            "queue.buffering.max.messages": 1_000_000,
-            "compression.type": "lz4",
-            "linger.ms": 2,
-            "log_level": 0,
-        }
+    consumer, group, producer = clients(
+        job, queue_buffering_max_messages=1_000_000, compression_type="lz4", linger_ms=2
     )
-    producer.init_transactions(30)
     positions: dict[int, int] = {}
     minutes = [0] * PARTITIONS
     opened: list[dict[str, tuple[int, float]]] = [{} for _ in range(PARTITIONS)]
