@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -175,89 +174,3 @@ async def test_an_epoch_that_is_full_waits_for_the_commit_before_it(
         gate.open()
         await until(lambda: place.table("sums") == {b"k": 2_001})
     assert place.values("out") == list(range(1, 2_002))
-
-
-async def test_what_take_holds_back_is_handed_out_in_time_though_another_task_is_never_idle(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.topic("quiet")
-    log = type(place.log)
-    commit = log.commit
-
-    def slow(own: Any, transaction: Any) -> Any:
-        if transaction.member is not None:
-            time.sleep(0.1)
-        return commit(own, transaction)
-
-    monkeypatch.setattr(log, "commit", slow)
-    lists: list[list[int]] = []
-    seen: list[int] = []
-
-    def declare(app: hw.App) -> None:
-        @app.agent(app.topic("quiet", value_type=int))
-        async def hold(stream: hw.Stream) -> None:
-            async for numbers in stream.take(100, within=0.2):
-                lists.append(list(numbers))
-
-        @app.agent(app.topic("orders", value_type=int))
-        async def busy(stream: hw.Stream) -> None:
-            async for number in stream:
-                seen.append(number)
-
-    async with at_work(place, place.app(declare, epoch_s=0.02)):
-        await until(lambda: len(place.states(2)) == 2)
-        place.append("quiet", [1, 2, 3])
-        for number in range(1_000):
-            place.append("orders", [number])
-            await asyncio.sleep(0.002)
-            if lists:
-                break
-    assert lists == [[1, 2, 3]]
-    assert len(seen) < 1_000
-
-
-async def test_the_shortest_wait_of_a_task_counts_whichever_agent_has_it(place: Place) -> None:
-    lists: list[list[int]] = []
-
-    def declare(app: hw.App) -> None:
-        @app.agent(app.topic("orders", value_type=int))
-        async def soon(stream: hw.Stream) -> None:
-            async for numbers in stream.take(100, within=0.1):
-                lists.append(list(numbers))
-
-        @app.agent(app.topic("orders", value_type=int))
-        async def late(stream: hw.Stream) -> None:
-            async for _ in stream.take(100, within=3_600):
-                pass
-
-    async with at_work(place, place.app(declare, epoch_s=0.01)):
-        place.append("orders", [1, 2, 3])
-        await until(lambda: lists == [[1, 2, 3]])
-
-
-async def test_an_epoch_waits_for_a_group_that_came_while_agents_were_handed_what_they_held_back(
-    place: Place,
-) -> None:
-    """I2, I3: the pump waits behind the flush; when that ends, its own group is still in hand."""
-    read_meanwhile: list[int] = []
-    began = asyncio.Event()
-
-    def declare(app: hw.App) -> None:
-        sums = app.Table("sums", default=int)
-
-        @app.agent(app.topic("orders", key_type=str, value_type=int))
-        async def hold(stream: hw.Stream) -> None:
-            async for numbers in stream.take(10, within=0.05):
-                began.set()
-                await asyncio.sleep(0.2)
-                if len(numbers) == 10:
-                    read_meanwhile.append(place.states()[0].read["orders/0"])
-                sums["k"] += sum(numbers)
-
-    async with at_work(place, place.app(declare, epoch_s=0.01)):
-        place.append("orders", [1], keys=b"k")
-        await asyncio.wait_for(began.wait(), 10)
-        await asyncio.sleep(0.1)
-        place.append("orders", [1] * 10, keys=b"k")
-        await until(lambda: place.table("sums") == {b"k": 11})
-    assert read_meanwhile == [1] or read_meanwhile == [0]

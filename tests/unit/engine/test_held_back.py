@@ -13,7 +13,7 @@ import headwater as hw
 from headwater.engine import session as session_module
 from headwater.engine.replay import prepare_replay
 from headwater.log import memory
-from tests.unit.engine.runs import Place, at_work, until
+from tests.unit.engine.runs import Declare, Place, at_work, until
 
 EARLIEST = -(1 << 63)
 
@@ -23,6 +23,92 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.topic("orders")
     return place
+
+
+async def test_what_take_holds_back_is_handed_out_in_time_though_another_task_is_never_idle(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.topic("quiet")
+    log = type(place.log)
+    commit = log.commit
+
+    def slow(own: Any, transaction: Any) -> Any:
+        if transaction.member is not None:
+            time.sleep(0.1)
+        return commit(own, transaction)
+
+    monkeypatch.setattr(log, "commit", slow)
+    lists: list[list[int]] = []
+    seen: list[int] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("quiet", value_type=int))
+        async def hold(stream: hw.Stream) -> None:
+            async for numbers in stream.take(100, within=0.2):
+                lists.append(list(numbers))
+
+        @app.agent(app.topic("orders", value_type=int))
+        async def busy(stream: hw.Stream) -> None:
+            async for number in stream:
+                seen.append(number)
+
+    async with at_work(place, place.app(declare, epoch_s=0.02)):
+        await until(lambda: len(place.states(2)) == 2)
+        place.append("quiet", [1, 2, 3])
+        for number in range(1_000):
+            place.append("orders", [number])
+            await asyncio.sleep(0.002)
+            if lists:
+                break
+    assert lists == [[1, 2, 3]]
+    assert len(seen) < 1_000
+
+
+async def test_the_shortest_wait_of_a_task_counts_whichever_agent_has_it(place: Place) -> None:
+    lists: list[list[int]] = []
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int))
+        async def soon(stream: hw.Stream) -> None:
+            async for numbers in stream.take(100, within=0.1):
+                lists.append(list(numbers))
+
+        @app.agent(app.topic("orders", value_type=int))
+        async def late(stream: hw.Stream) -> None:
+            async for _ in stream.take(100, within=3_600):
+                pass
+
+    async with at_work(place, place.app(declare, epoch_s=0.01)):
+        place.append("orders", [1, 2, 3])
+        await until(lambda: lists == [[1, 2, 3]])
+
+
+async def test_an_epoch_waits_for_a_group_that_came_while_agents_were_handed_what_they_held_back(
+    place: Place,
+) -> None:
+    """I2, I3: the pump waits behind the flush; when that ends, its own group is still in hand."""
+    read_meanwhile: list[int] = []
+    began = asyncio.Event()
+
+    def declare(app: hw.App) -> None:
+        sums = app.Table("sums", default=int)
+
+        @app.agent(app.topic("orders", key_type=str, value_type=int))
+        async def hold(stream: hw.Stream) -> None:
+            async for numbers in stream.take(10, within=0.05):
+                began.set()
+                await asyncio.sleep(0.2)
+                if len(numbers) == 10:
+                    read_meanwhile.append(place.states()[0].read["orders/0"])
+                sums["k"] += sum(numbers)
+
+    async with at_work(place, place.app(declare, epoch_s=0.01)):
+        place.append("orders", [1], keys=b"k")
+        await asyncio.wait_for(began.wait(), 10)
+        await asyncio.sleep(0.1)
+        place.append("orders", [1] * 10, keys=b"k")
+        await until(lambda: place.table("sums") == {b"k": 11})
+    assert read_meanwhile == [1] or read_meanwhile == [0]
 
 
 async def test_the_lease_is_kept_while_agents_work_at_what_they_are_handed_out(
@@ -88,43 +174,21 @@ async def test_a_worker_ends_while_agents_are_handed_what_they_held_back(
 async def test_a_replay_in_live_order_hands_out_where_live_did(place: Place) -> None:
     """I12: also where the records that came after wait to be taken already."""
 
-    def declare(app: hw.App) -> None:
-        @app.agent(app.topic("orders", value_type=int), sink=[app.topic("out")])
-        async def hold(stream: hw.Stream) -> Any:
-            async for numbers in stream.take(3, within=0.05):
-                yield list(numbers)
-
-    async with at_work(place, place.app(declare, epoch_s=0.01)):
+    async with at_work(place, place.app(listing(0.05), epoch_s=0.01)):
         for number, batch in enumerate(BATCHES):
             place.append("orders", batch)
             await until(lambda n=number: len(out(place)) == n + 1)  # type: ignore[misc]
     assert out(place) == BATCHES
     place.archive_all()
-    app = place.app(declare)
-    made = await asyncio.to_thread(
-        prepare_replay, app, place.log, place.archive, time_from=EARLIEST, name="again", order="live"
-    )
-    async with at_work(place, app, generation=made.name) as engine:
-        await asyncio.wait_for(engine.finished.wait(), 10)
+    await replayed(place, listing(0.05), "live")
     assert out(place, "app.again.out.out") == BATCHES
 
 
 async def test_a_replay_has_not_come_to_its_end_while_something_is_held_back(place: Place) -> None:
     """I12: whoever else sees the end recorded takes the generation for finished."""
 
-    def declare(app: hw.App) -> None:
-        @app.agent(app.topic("orders", value_type=int), sink=[app.topic("out")])
-        async def hold(stream: hw.Stream) -> Any:
-            async for numbers in stream.take(3, within=60):
-                yield list(numbers)
-
     place.append("orders", [1, 2, 3, 4, 5])
-    app = place.app(declare)
-    made = await asyncio.to_thread(
-        prepare_replay, app, place.log, place.archive, time_from=EARLIEST, name="again"
-    )
-    async with at_work(place, app, generation=made.name) as engine:
-        await asyncio.wait_for(engine.finished.wait(), 10)
+    await replayed(place, listing(60), "time")
     assert out(place, "app.again.out.out") == [[1, 2, 3], [4, 5]]
     ended = [bool(state.marks.get("end")) for state in place.commits(generation="again")]
     handed = [bool(state.marks.get("idle")) for state in place.commits(generation="again")]
@@ -132,6 +196,28 @@ async def test_a_replay_has_not_come_to_its_end_while_something_is_held_back(pla
 
 
 BATCHES = [[1, 2], [3], [4, 5, 6], [7], [8, 9]]
+
+
+def listing(within_s: float) -> Declare:
+    """Declare an agent that sends on lists of three, and of fewer after a while."""
+
+    def declare(app: hw.App) -> None:
+        @app.agent(app.topic("orders", value_type=int), sink=[app.topic("out")])
+        async def hold(stream: hw.Stream) -> Any:
+            async for numbers in stream.take(3, within=within_s):
+                yield list(numbers)
+
+    return declare
+
+
+async def replayed(place: Place, declare: Declare, order: str) -> None:
+    """Replay all there is as generation `again`, to its end."""
+    app = place.app(declare)
+    made = await asyncio.to_thread(
+        prepare_replay, app, place.log, place.archive, time_from=EARLIEST, name="again", order=order
+    )
+    async with at_work(place, app, generation=made.name) as engine:
+        await asyncio.wait_for(engine.finished.wait(), 10)
 
 
 def out(place: Place, topic: str = "out") -> list[Any]:
